@@ -1,0 +1,6 @@
+//! The host's side of donjon: where domains' images come from, and which engine runs them.
+#![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod images;
+pub mod progress;

@@ -1,0 +1,135 @@
+//! Which guest bytes have been decoded as code, and when they changed.
+//!
+//! A CPU engine that caches decoded blocks calls [`CodeMap::mark`] before it reads the bytes and keeps the
+//! page's generation with the block. Every store, by whichever thread, ends in [`CodeMap::stored`]; if it
+//! touches marked bytes the page's generation moves on, and blocks of older generations are stale.
+//!
+//! Marks are per 64-byte chunk, one word a page, because kernels and JITs keep data beside code.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+
+/// Bytes covered by one bit of a page's mark.
+pub const CHUNK_SIZE: usize = 64;
+const PAGE_SHIFT: usize = 12;
+
+/// Marks and generations for every page of RAM.
+pub struct CodeMap {
+    chunks: Box<[AtomicU64]>,
+    generations: Box<[AtomicU32]>,
+}
+
+/// The bits of the chunks that `len` bytes at `offset` touch within the offset's page.
+#[inline(always)]
+fn chunk_mask(offset: usize, len: usize) -> u64 {
+    let first = (offset & 0xfff) / CHUNK_SIZE;
+    let last = ((offset & 0xfff) + len - 1).min(0xfff) / CHUNK_SIZE;
+    (u64::MAX << first) & (u64::MAX >> (63 - last))
+}
+
+impl CodeMap {
+    pub(crate) fn new(pages: usize) -> Self {
+        membarrier::register();
+        Self {
+            chunks: (0..pages).map(|_| AtomicU64::new(0)).collect(),
+            generations: (0..pages).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// The generation of the page that holds `offset`.
+    #[inline(always)]
+    pub fn generation(&self, offset: usize) -> u32 {
+        self.generations[offset >> PAGE_SHIFT].load(Acquire)
+    }
+
+    /// Marks `len` bytes at `offset` (within one page) as code about to be decoded and returns the page's
+    /// generation. Bytes read after this call are either current, or the generation has moved on.
+    pub fn mark(&self, offset: usize, len: usize) -> u32 {
+        let page = offset >> PAGE_SHIFT;
+        let generation = self.generations[page].load(SeqCst);
+        let mask = chunk_mask(offset, len);
+        if self.chunks[page].fetch_or(mask, SeqCst) & mask != mask {
+            // Another vCPU may have stored before it could see the mark, with the store still in its
+            // store buffer. The barrier makes every thread's earlier stores visible before we read.
+            membarrier::all_threads();
+        }
+        generation
+    }
+
+    /// Tells that `len` bytes (at most a page's rest) at `offset` were stored.
+    #[inline(always)]
+    pub fn stored(&self, offset: usize, len: usize) {
+        let page = offset >> PAGE_SHIFT;
+        if self.chunks[page].load(Relaxed) != 0 {
+            self.stored_beside_code(page, chunk_mask(offset, len));
+        }
+        let last = (offset + len - 1) >> PAGE_SHIFT;
+        if last != page && self.chunks[last].load(Relaxed) != 0 {
+            self.stored_beside_code(last, chunk_mask(0, (offset + len) & 0xfff));
+        }
+    }
+
+    #[cold]
+    fn stored_beside_code(&self, page: usize, mask: u64) {
+        if self.chunks[page].load(SeqCst) & mask != 0 {
+            // The order matters: whoever reads the new generation must not have its marks wiped.
+            self.chunks[page].store(0, SeqCst);
+            self.generations[page].fetch_add(1, SeqCst);
+        }
+    }
+}
+
+mod membarrier {
+    //! The asymmetric half of the store-then-check protocol: stores need no fence of their own because the
+    //! rare marker makes every thread of the process pass one (membarrier(2), private expedited).
+    use std::sync::atomic::{AtomicBool, Ordering::*, fence};
+
+    static READY: AtomicBool = AtomicBool::new(false);
+
+    pub fn register() {
+        let ok = rustix::thread::membarrier(rustix::thread::MembarrierCommand::RegisterPrivateExpedited);
+        READY.store(ok.is_ok(), SeqCst);
+    }
+
+    pub fn all_threads() {
+        if READY.load(SeqCst) {
+            let _ = rustix::thread::membarrier(rustix::thread::MembarrierCommand::PrivateExpedited);
+        }
+        fence(SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_stores_to_marked_chunks_count() {
+        let map = CodeMap::new(3);
+        let generation = map.mark(4096 + 128, 64);
+        map.stored(4096 + 120, 8);
+        map.stored(4096 + 192, 8);
+        assert_eq!(map.generation(4096), generation);
+        map.stored(4096 + 121, 8);
+        assert_eq!(map.generation(4096), generation + 1);
+        map.stored(4096 + 121, 8);
+        assert_eq!(map.generation(4096), generation + 1, "no mark left");
+    }
+
+    #[test]
+    fn a_store_across_pages_reaches_the_second() {
+        let map = CodeMap::new(2);
+        map.mark(4096, 1);
+        map.stored(4090, 8);
+        assert_eq!(map.generation(4096), 1);
+        assert_eq!(map.generation(0), 0);
+    }
+
+    #[test]
+    fn masks_cover_exactly_the_touched_chunks() {
+        assert_eq!(chunk_mask(0, 1), 1);
+        assert_eq!(chunk_mask(63, 2), 3);
+        assert_eq!(chunk_mask(4095, 1), 1 << 63);
+        assert_eq!(chunk_mask(4095, 8), 1 << 63);
+        assert_eq!(chunk_mask(0, 4096), u64::MAX);
+    }
+}

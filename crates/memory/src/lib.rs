@@ -1,0 +1,19 @@
+//! Guest RAM.
+//!
+//! One [`Ram`] is one memfd mapped once, contiguously, into the process. Guest-physical addresses reach it
+//! through at most two ranges ([`Ram::ranges`]): RAM below the 32-bit device hole and RAM from 4 GiB up.
+//! Everything that emulates a CPU works with *offsets* into the mapping, so that a software TLB can hold
+//! an offset and every access stays bounds-checked.
+//!
+//! Guest CPUs, devices and the host touch RAM at the same time; all accesses are therefore either inline
+//! machine instructions or atomics ([`access`]), never Rust references to guest bytes.
+//!
+//! The same per-page words tell CPU engines that decoded guest code has changed ([`code`]).
+
+mod access;
+mod code;
+mod ram;
+
+pub use access::Word;
+pub use code::{CHUNK_SIZE, CodeMap};
+pub use ram::{HOLE_END, HOLE_START, MemoryError, PAGE_SIZE, Ram, RamRange};

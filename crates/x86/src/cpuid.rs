@@ -1,0 +1,3 @@
+//! Named CPU models.
+/// todo
+pub struct CpuModel;

@@ -1,0 +1,16 @@
+//! The x86-64 architecture as data: register state, control bits, MSR numbers, CPU models, descriptors
+//! and page-table entries. Nothing here runs a guest; every engine, the board and saved state share it.
+#![forbid(unsafe_code)]
+
+pub mod bits;
+pub mod cpuid;
+pub mod descriptor;
+pub mod exception;
+pub mod msr;
+pub mod paging;
+pub mod pvclock;
+mod state;
+
+pub use state::{
+    Activity, CpuState, DescriptorTable, Fpu, Gpr, Msrs, PendingEvent, Seg, Segment, SegmentAttributes, Xmm,
+};
