@@ -1,1 +1,40 @@
-fn main() {}
+//! donjon: runs unmodified operating systems in virtual machines ("domains"). This is its command line; the
+//! work is done by the crates below it.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod doctor;
+mod failure;
+mod host_memory;
+mod run;
+mod size;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let done = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Doctor => doctor::doctor(),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Diagnostics on standard error, as much as RUST_LOG asks for; none by default.
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

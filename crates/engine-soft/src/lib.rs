@@ -1,1 +1,24 @@
-//! placeholder
+//! The software CPU: x86-64 on any host, without hardware virtualization.
+//!
+//! The interpreter decodes guest code into blocks of [`decode::Op`]s, caches them by the physical page they
+//! came from, and runs them one handler after the other. It aims at being exact and plain: faster engines
+//! are checked against it.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod decode;
+mod float;
+mod insn;
+mod partition;
+mod probe;
+mod vcpu;
+
+pub use partition::SoftEngine;
+
+use std::sync::{Mutex, MutexGuard};
+
+/// Orders locked accesses that straddle two separate RAM pages, which no single host access can make.
+fn split_lock() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(|e| e.into_inner())
+}

@@ -21,17 +21,18 @@ pub enum CacheError {
     NoHome,
     /// The disk is full.
     #[error(
-        "no space left for {path} (its file system has {free} MiB free, {needed} MiB are needed): free some \
-         (`df -h {dir}`), or put the cache on another disk: `export XDG_CACHE_HOME=/path/on/that/disk`",
-        path = path.display(), dir = path.parent().unwrap_or(path).display()
+        "no space left for {path} (its file system has {free} MiB free{needs}): free some (`df -h {dir}`), or put \
+         the cache on another disk: `export XDG_CACHE_HOME=/path/on/that/disk`",
+        path = path.display(), dir = path.parent().unwrap_or(path).display(),
+        needs = needed.map(|n| format!(", {n} MiB are needed")).unwrap_or_default()
     )]
     Full {
         /// What did not fit.
         path: PathBuf,
         /// Free space, MiB.
         free: u64,
-        /// Space that the operation takes, MiB.
-        needed: u64,
+        /// Space that the operation takes, MiB, if that is known.
+        needed: Option<u64>,
     },
     /// A file operation failed.
     #[error(
@@ -56,7 +57,11 @@ impl CacheError {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let free = free_space(&path).unwrap_or(0) >> 20;
-                Self::Full { path, free, needed: free + 1 }
+                Self::Full {
+                    path,
+                    free,
+                    needed: None,
+                }
             }
             _ => Self::Io { what, path, source },
         }
@@ -101,8 +106,11 @@ impl Cache {
     pub fn require_space(&self, needed: u64) -> Result<(), CacheError> {
         let free = free_space(&self.root).map_err(CacheError::io("examine", &self.root))?;
         if free < needed {
-            let mib = |n: u64| n.div_ceil(1 << 20);
-            return Err(CacheError::Full { path: self.root.clone(), free: free >> 20, needed: mib(needed) });
+            return Err(CacheError::Full {
+                path: self.root.clone(),
+                free: free >> 20,
+                needed: Some(needed.div_ceil(1 << 20)),
+            });
         }
         Ok(())
     }
@@ -112,7 +120,12 @@ impl Cache {
     pub fn lock(&self, waiting: impl FnOnce()) -> Result<CacheLock, CacheError> {
         self.create()?;
         let path = self.path("lock");
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path);
         let file = file.map_err(CacheError::io("open", &path))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(CacheLock { _file: file }),
@@ -126,9 +139,15 @@ impl Cache {
 
     /// Removes what a killed process left half done. Only for the holder of the lock.
     pub fn sweep(&self, _lock: &CacheLock) {
-        let Ok(entries) = fs::read_dir(&self.root) else { return };
+        let Ok(entries) = fs::read_dir(&self.root) else {
+            return;
+        };
         for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(sealed::DRAFT_PREFIX) {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(sealed::DRAFT_PREFIX)
+            {
                 // What cannot be removed now is tried again next time.
                 let _ = fs::remove_dir_all(entry.path());
             }
@@ -151,7 +170,9 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
 
 fn user_root(xdg: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let absolute = |v: Option<OsString>| v.map(PathBuf::from).filter(|p| p.is_absolute());
-    absolute(xdg).or_else(|| absolute(home).map(|h| h.join(".cache"))).map(|p| p.join("donjon"))
+    absolute(xdg)
+        .or_else(|| absolute(home).map(|h| h.join(".cache")))
+        .map(|p| p.join("donjon"))
 }
 
 #[cfg(test)]
@@ -160,10 +181,14 @@ mod tests {
 
     #[test]
     fn the_users_cache_follows_the_xdg_rules() {
-        let root = |xdg: Option<&str>, home: Option<&str>| user_root(xdg.map(Into::into), home.map(Into::into));
+        let root =
+            |xdg: Option<&str>, home: Option<&str>| user_root(xdg.map(Into::into), home.map(Into::into));
         assert_eq!(root(Some("/c"), Some("/h")), Some("/c/donjon".into()));
         assert_eq!(root(None, Some("/h")), Some("/h/.cache/donjon".into()));
-        assert_eq!(root(Some("relative"), Some("/h")), Some("/h/.cache/donjon".into()));
+        assert_eq!(
+            root(Some("relative"), Some("/h")),
+            Some("/h/.cache/donjon".into())
+        );
         assert_eq!(root(Some(""), Some("")), None);
         assert_eq!(root(None, None), None);
     }
@@ -185,10 +210,24 @@ mod tests {
     #[test]
     fn missing_space_and_missing_rights_name_the_fix() {
         let dir = tempfile::tempdir().unwrap();
-        let full = Cache::at(dir.path().join("x")).require_space(u64::MAX).unwrap_err().to_string();
-        assert!(full.contains("MiB are needed") && full.contains("XDG_CACHE_HOME"), "{full}");
+        let full = Cache::at(dir.path().join("x"))
+            .require_space(u64::MAX)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            full.contains("MiB are needed") && full.contains("XDG_CACHE_HOME"),
+            "{full}"
+        );
         fs::write(dir.path().join("file"), "").unwrap();
-        let blocked = Cache::at(dir.path().join("file/below")).create().unwrap_err().to_string();
-        assert!(blocked.contains("cannot create") && blocked.contains("file/below"), "{blocked}");
+        let full = CacheError::io("write", dir.path())(io::ErrorKind::StorageFull.into()).to_string();
+        assert!(full.contains("MiB free): free some"), "{full}");
+        let blocked = Cache::at(dir.path().join("file/below"))
+            .create()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            blocked.contains("cannot create") && blocked.contains("file/below"),
+            "{blocked}"
+        );
     }
 }

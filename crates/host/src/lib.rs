@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod doctor;
+pub mod engines;
 pub mod images;
 pub mod progress;

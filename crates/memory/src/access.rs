@@ -125,6 +125,19 @@ mod native {
     sealed!(u32, reg, ":e", "eax");
     sealed!(u64, reg, ":r", "rax");
 
+    /// Copies upwards, byte by byte as far as anyone can tell.
+    ///
+    /// # Safety
+    /// `from` is valid for reads and `to` for writes of `len` bytes.
+    #[inline]
+    pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: the caller vouches for both ranges; the ABI keeps DF clear.
+        unsafe {
+            asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                 options(nostack, preserves_flags))
+        };
+    }
+
     /// CMPXCHG16B.
     ///
     /// # Safety
@@ -145,9 +158,9 @@ mod native {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use native::compare_exchange_128;
+pub(crate) use native::{compare_exchange_128, copy};
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use portable::compare_exchange_128;
+pub(crate) use portable::{compare_exchange_128, copy};
 
 /// The same operations from standard atomics, for hosts that are not x86-64.
 ///
@@ -257,6 +270,15 @@ mod portable {
     portable!(u64, AtomicU64);
 
     /// # Safety
+    /// `from` is valid for reads and `to` for writes of `len` bytes.
+    pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+        for n in 0..len {
+            // SAFETY: both are inside the ranges the caller vouches for; a byte is always aligned.
+            unsafe { AtomicU8::from_ptr(to.add(n)).store(AtomicU8::from_ptr(from.add(n).cast_mut()).load(Acquire), Release) };
+        }
+    }
+
+    /// # Safety
     /// `p` is valid for reads and writes of 16 bytes.
     pub unsafe fn compare_exchange_128(p: *mut u8, old: u128, new: u128) -> Result<u128, u128> {
         let _one = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
@@ -307,6 +329,14 @@ mod tests {
         agree!(u16);
         agree!(u32);
         agree!(u64);
+        let text: Vec<u8> = (0..99).collect();
+        let mut out = ([0u8; 99], [0u8; 99]);
+        // SAFETY: all three hold 99 bytes.
+        unsafe {
+            super::copy(text.as_ptr(), out.0.as_mut_ptr(), 99);
+            portable::copy(text.as_ptr(), out.1.as_mut_ptr(), 99);
+        }
+        assert_eq!((&out.0[..], &out.1[..]), (&text[..], &text[..]));
         #[repr(align(16))]
         struct A([u8; 16]);
         let (mut a, mut b) = (A([1; 16]), A([1; 16]));

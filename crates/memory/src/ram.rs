@@ -1,6 +1,6 @@
 //! The mapping behind guest RAM, and bounds-checked access to it.
 
-use crate::access::{Word, compare_exchange_128, private::Sealed};
+use crate::access::{Word, compare_exchange_128, copy, private::Sealed};
 use crate::code::CodeMap;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -201,33 +201,52 @@ impl Ram {
         seen
     }
 
+    /// The host address of `len` bytes at a RAM offset.
+    fn span(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset <= self.len && len <= self.len - offset, "range outside guest RAM");
+        // SAFETY: `offset` is inside the mapping.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Tells the code map about a store of any length.
+    fn stored(&self, mut offset: usize, mut len: usize) {
+        while len > 0 {
+            let n = len.min(PAGE_SIZE - offset % PAGE_SIZE);
+            self.code.stored(offset, n);
+            offset += n;
+            len -= n;
+        }
+    }
+
     /// Copies `out.len()` bytes from a RAM offset. Panics if they do not all lie inside RAM.
     pub fn read_at(&self, offset: usize, out: &mut [u8]) {
-        assert!(offset <= self.len && out.len() <= self.len - offset, "range outside guest RAM");
-        let (mut i, n) = (0, out.len());
-        while n - i >= 8 {
-            out[i..i + 8].copy_from_slice(&self.load::<u64>(offset + i).to_le_bytes());
-            i += 8;
-        }
-        while i < n {
-            out[i] = self.load::<u8>(offset + i);
-            i += 1;
-        }
+        // SAFETY: `span` checked the source; the destination is a slice of that length.
+        unsafe { copy(self.span(offset, out.len()), out.as_mut_ptr(), out.len()) }
     }
 
     /// Copies `data` to a RAM offset. Panics if it does not all lie inside RAM.
     pub fn write_at(&self, offset: usize, data: &[u8]) {
-        assert!(offset <= self.len && data.len() <= self.len - offset, "range outside guest RAM");
-        let mut at = offset;
-        let (words, rest) = data.as_chunks::<8>();
-        for w in words {
-            self.store::<u64>(at, u64::from_le_bytes(*w));
-            at += 8;
+        // SAFETY: `span` checked the destination; the source is a slice of that length.
+        unsafe { copy(data.as_ptr(), self.span(offset, data.len()), data.len()) }
+        self.stored(offset, data.len());
+    }
+
+    /// Copies `len` bytes upwards from one RAM offset to another. Panics if either does not lie inside RAM.
+    pub fn copy(&self, from: usize, to: usize, len: usize) {
+        // SAFETY: `span` checked both.
+        unsafe { copy(self.span(from, len), self.span(to, len), len) }
+        self.stored(to, len);
+    }
+
+    /// Stores `count` copies of `v` from a RAM offset on. Panics if they do not all lie inside RAM.
+    pub fn fill<T: Word>(&self, offset: usize, v: T, count: usize) {
+        let len = count.saturating_mul(T::SIZE);
+        let p = self.span(offset, len);
+        for n in 0..count {
+            // SAFETY: `span` checked the whole range.
+            unsafe { T::store(p.add(n * T::SIZE), v) }
         }
-        for &b in rest {
-            self.store::<u8>(at, b);
-            at += 1;
-        }
+        self.stored(offset, len);
     }
 
     /// Copies from guest-physical `address`.

@@ -4,6 +4,10 @@
 //! instruction calls it once per lane with the same `Env` and asks [`Env::sse_flags`] and
 //! [`Env::sse_fault`] afterwards. "First" and "second" operand are those of SDM vol. 1 table 4-7: for a
 //! two-operand form the destination is the first, for a VEX form the `vvvv` register is.
+//!
+//! [`Env`]: super::Env
+//! [`Env::sse_flags`]: super::Env::sse_flags
+//! [`Env::sse_fault`]: super::Env::sse_fault
 
 mod approximate;
 mod arith;
@@ -13,8 +17,8 @@ mod dot;
 
 pub use approximate::{rcp_f32, rsqrt_f32};
 pub use arith::{
-    FmaForm, add_f32, add_f64, div_f32, div_f64, fma_f32, fma_f64, max_f32, max_f64, min_f32, min_f64, mul_f32,
-    mul_f64, sqrt_f32, sqrt_f64, sub_f32, sub_f64,
+    FmaForm, add_f32, add_f64, div_f32, div_f64, fma_f32, fma_f64, max_f32, max_f64, min_f32, min_f64,
+    mul_f32, mul_f64, sqrt_f32, sqrt_f64, sub_f32, sub_f64,
 };
 pub use compare::{CF, PF, ZF, cmp_f32, cmp_f64, comis_f32, comis_f64, ucomis_f32, ucomis_f64};
 pub use convert::{

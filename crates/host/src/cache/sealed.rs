@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Unfinished directories begin with this.
@@ -46,7 +47,10 @@ impl Sealed {
     /// Opens the directory at `path` if all of it is as it was sealed.
     pub fn open(path: &Path) -> Result<Self, Unsealed> {
         let manifest = path.join(MANIFEST);
-        let damaged = |path: &Path, reason: String| Unsealed::Damaged { path: path.to_owned(), reason };
+        let damaged = |path: &Path, reason: String| Unsealed::Damaged {
+            path: path.to_owned(),
+            reason,
+        };
         let text = match read_limited(&manifest, MANIFEST_LIMIT) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Unsealed::Absent(path.to_owned())),
@@ -63,7 +67,11 @@ impl Sealed {
                 return Err(damaged(&at, "its SHA-256 has changed".into()));
             }
         }
-        Ok(Self { dir: path.to_owned(), note, files: files.into_iter().map(|f| f.name).collect() })
+        Ok(Self {
+            dir: path.to_owned(),
+            note,
+            files: files.into_iter().map(|f| f.name).collect(),
+        })
     }
 
     /// The line its maker left.
@@ -88,8 +96,14 @@ impl Draft {
     pub fn new(cache: &Cache) -> Result<Self, CacheError> {
         cache.create()?;
         let mut builder = tempfile::Builder::new();
-        let dir = builder.prefix(DRAFT_PREFIX).tempdir_in(cache.root());
-        Ok(Self { dir: dir.map_err(CacheError::io("create a directory in", cache.root()))? })
+        // As readable as the owner's umask lets it be: nothing in a cache is secret.
+        let builder = builder
+            .prefix(DRAFT_PREFIX)
+            .permissions(fs::Permissions::from_mode(0o777));
+        let dir = builder.tempdir_in(cache.root());
+        Ok(Self {
+            dir: dir.map_err(CacheError::io("create a directory in", cache.root()))?,
+        })
     }
 
     /// Where the files go: directly inside, no directories.
@@ -101,7 +115,9 @@ impl Draft {
     pub fn seal(self, target: &Path, note: &str) -> Result<Sealed, CacheError> {
         let manifest = self.path().join(MANIFEST);
         let listing = fs::read_dir(self.path()).and_then(|entries| {
-            entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned())).collect()
+            entries
+                .map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()))
+                .collect()
         });
         let mut names: Vec<String> = listing.map_err(CacheError::io("list", self.path()))?;
         names.sort();
@@ -115,7 +131,8 @@ impl Draft {
         let end = hex(&Sha256::digest(text.as_bytes()));
         writeln!(text, "end {end}").expect("a String takes everything");
         let mut file = File::create(&manifest).map_err(CacheError::io("create", &manifest))?;
-        file.write_all(text.as_bytes()).map_err(CacheError::io("write", &manifest))?;
+        file.write_all(text.as_bytes())
+            .map_err(CacheError::io("write", &manifest))?;
         sync(&manifest)?;
         sync(self.path())?;
 
@@ -132,13 +149,16 @@ impl Draft {
             }
         }
         let draft = self.dir.keep();
-        // 0700 is what a temporary directory gets; a cache is as readable as its owner's umask lets it be.
         fs::rename(&draft, target).map_err(|e| {
             let _ = fs::remove_dir_all(&draft);
             CacheError::io("rename a finished directory to", target)(e)
         })?;
         sync(parent)?;
-        Ok(Sealed { dir: target.to_owned(), note: note.replace('\n', " "), files: names })
+        Ok(Sealed {
+            dir: target.to_owned(),
+            note: note.replace('\n', " "),
+            files: names,
+        })
     }
 }
 
@@ -164,7 +184,11 @@ fn parse(text: &str) -> Option<(String, Vec<Line>)> {
         let mut words = line.splitn(3, ' ');
         let (sum, size, name) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
         let plain = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
-        plain.then(|| Line { sum: sum.to_owned(), size, name: name.to_owned() })
+        plain.then(|| Line {
+            sum: sum.to_owned(),
+            size,
+            name: name.to_owned(),
+        })
     });
     Some((note, files.collect::<Option<_>>()?))
 }
@@ -193,7 +217,9 @@ fn sum(path: &Path) -> io::Result<(u64, String)> {
 }
 
 fn sync(path: &Path) -> Result<(), CacheError> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(CacheError::io("write", path))
+    File::open(path)
+        .and_then(|f| f.sync_all())
+        .map_err(CacheError::io("write", path))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -233,9 +259,15 @@ mod tests {
         let cache = Cache::at(dir.path());
         sealed(&cache, "old");
         let target = sealed(&cache, "new");
-        assert_eq!(fs::read_to_string(Sealed::open(&target).unwrap().file("kernel").unwrap()).unwrap(), "new");
+        assert_eq!(
+            fs::read_to_string(Sealed::open(&target).unwrap().file("kernel").unwrap()).unwrap(),
+            "new"
+        );
         drop(Draft::new(&cache).unwrap());
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(left, ["images"]);
     }
 
@@ -243,7 +275,10 @@ mod tests {
     fn every_kind_of_damage_is_seen() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path());
-        assert!(matches!(Sealed::open(&cache.path("images/x")), Err(Unsealed::Absent(_))));
+        assert!(matches!(
+            Sealed::open(&cache.path("images/x")),
+            Err(Unsealed::Absent(_))
+        ));
         let harms: [fn(&Path); 7] = [
             |t| fs::write(t.join("kernel"), "j").unwrap(),
             |t| fs::write(t.join("kernel"), "kk").unwrap(),
@@ -263,7 +298,10 @@ mod tests {
             let target = sealed(&cache, "k");
             harm(&target);
             let found = Sealed::open(&target);
-            assert!(matches!(found, Err(Unsealed::Damaged { .. })), "harm {i}: {found:?}");
+            assert!(
+                matches!(found, Err(Unsealed::Damaged { .. })),
+                "harm {i}: {found:?}"
+            );
         }
     }
 

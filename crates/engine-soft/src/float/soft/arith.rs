@@ -80,7 +80,11 @@ fn add_special<F: Format>(env: &mut Env, a: Unpacked, b: Unpacked, negate: bool)
         return infinity::<F>(b_sign);
     }
     match (a.class == Class::Zero, b.class == Class::Zero) {
-        (true, true) => zero::<F>(if a.sign == b_sign { a.sign } else { cancelled_sign(env) }),
+        (true, true) => zero::<F>(if a.sign == b_sign {
+            a.sign
+        } else {
+            cancelled_sign(env)
+        }),
         // Through rounding: a denormal must still meet FTZ and the underflow exception.
         (true, false) => round_pack::<F>(env, b_sign, b.exponent, b.significand),
         (false, true) => round_pack::<F>(env, a.sign, a.exponent, a.significand),
@@ -100,7 +104,11 @@ fn add_finite<F: Format>(env: &mut Env, a: &Unpacked, b_sign: bool, b: &Unpacked
     // the guard and sticky bits an alignment shift needs.
     let first = large.1 >> 1;
     let second = shift_jam(small.1 >> 1, (large.0 - small.0) as u32);
-    let sum = if a.sign == b_sign { first + second } else { first - second };
+    let sum = if a.sign == b_sign {
+        first + second
+    } else {
+        first - second
+    };
     if sum == 0 {
         return zero::<F>(cancelled_sign(env));
     }
@@ -145,7 +153,12 @@ fn mul_finite<F: Format>(env: &mut Env, a: &Unpacked, b: &Unpacked) -> u64 {
     let product = a.significand as u128 * b.significand as u128;
     let high = (product >> 64) as u64 | (product as u64 != 0) as u64;
     let shift = high.leading_zeros();
-    round_pack::<F>(env, a.sign ^ b.sign, a.exponent + b.exponent + 1 - shift as i32, high << shift)
+    round_pack::<F>(
+        env,
+        a.sign ^ b.sign,
+        a.exponent + b.exponent + 1 - shift as i32,
+        high << shift,
+    )
 }
 
 /// `a / b`.
@@ -239,7 +252,7 @@ pub fn sqrt<F: Format>(env: &mut Env, a: u64) -> u64 {
 }
 
 /// Which terms of `a * b + c` are negated: the four instruction groups FMADD, FMSUB, FNMADD and FNMSUB
-/// (SDM vol. 1 14.5.1). NaNs pass through without a change of sign.
+/// (SDM vol. 1 14.5). NaNs pass through without a change of sign.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FmaSigns {
     /// Negate the product.
@@ -277,7 +290,11 @@ pub fn fma<F: Format>(env: &mut Env, a: u64, b: u64, c: u64, signs: FmaSigns) ->
             if c.class != Class::Zero {
                 return round_pack::<F>(env, c_sign, c.exponent, c.significand);
             }
-            return zero::<F>(if product_sign == c_sign { c_sign } else { cancelled_sign(env) });
+            return zero::<F>(if product_sign == c_sign {
+                c_sign
+            } else {
+                cancelled_sign(env)
+            });
         }
     }
     let product = a.significand as u128 * b.significand as u128;
@@ -287,13 +304,20 @@ pub fn fma<F: Format>(env: &mut Env, a: u64, b: u64, c: u64, signs: FmaSigns) ->
         return round_wide::<F>(env, product_sign, product.0, product.1);
     }
     let addend = (c.exponent, (c.significand as u128) << 64);
-    let (large, small, sign) =
-        if product >= addend { (product, addend, product_sign) } else { (addend, product, c_sign) };
+    let (large, small, sign) = if product >= addend {
+        (product, addend, product_sign)
+    } else {
+        (addend, product, c_sign)
+    };
     // The narrow formats leave at least 22 zero bits below the product, so sticky shifting is exact
     // enough: bits are lost only at distances where at most one leading bit cancels.
     let first = large.1 >> 1;
     let second = shift_jam_wide(small.1 >> 1, (large.0 - small.0) as u32);
-    let sum = if product_sign == c_sign { first + second } else { first - second };
+    let sum = if product_sign == c_sign {
+        first + second
+    } else {
+        first - second
+    };
     if sum == 0 {
         return zero::<F>(cancelled_sign(env));
     }

@@ -33,7 +33,11 @@ pub fn relation(a: &Unpacked, b: &Unpacked) -> Relation {
     let (ka, kb) = (key(a), key(b));
     let (a_negative, b_negative) = (a.sign && ka.0 != 0, b.sign && kb.0 != 0);
     if a_negative != b_negative {
-        return if a_negative { Relation::Less } else { Relation::Greater };
+        return if a_negative {
+            Relation::Less
+        } else {
+            Relation::Greater
+        };
     }
     match (ka.cmp(&kb), a_negative) {
         (std::cmp::Ordering::Equal, _) => Relation::Equal,

@@ -15,20 +15,47 @@ pub struct Integer {
 
 impl Integer {
     /// 16-bit signed.
-    pub const I16: Integer = Integer { bits: 16, signed: true };
+    pub const I16: Integer = Integer {
+        bits: 16,
+        signed: true,
+    };
     /// 32-bit signed.
-    pub const I32: Integer = Integer { bits: 32, signed: true };
+    pub const I32: Integer = Integer {
+        bits: 32,
+        signed: true,
+    };
     /// 64-bit signed.
-    pub const I64: Integer = Integer { bits: 64, signed: true };
-    /// 32-bit unsigned.
-    pub const U32: Integer = Integer { bits: 32, signed: false };
+    pub const I64: Integer = Integer {
+        bits: 64,
+        signed: true,
+    };
+    /// 32-bit unsigned, as AVX-512 converts to.
+    #[allow(
+        dead_code,
+        reason = "belongs to the set; no instruction of AVX2 converts to it"
+    )]
+    pub const U32: Integer = Integer {
+        bits: 32,
+        signed: false,
+    };
     /// 64-bit unsigned.
-    pub const U64: Integer = Integer { bits: 64, signed: false };
+    #[allow(
+        dead_code,
+        reason = "belongs to the set; no instruction of AVX2 converts to it"
+    )]
+    pub const U64: Integer = Integer {
+        bits: 64,
+        signed: false,
+    };
 
     /// The integer indefinite (SDM vol. 1 4.2.1), and all ones for the unsigned conversions.
     #[inline]
     pub const fn indefinite(self) -> u64 {
-        if self.signed { 1 << (self.bits - 1) } else { u64::MAX >> (64 - self.bits) }
+        if self.signed {
+            1 << (self.bits - 1)
+        } else {
+            u64::MAX >> (64 - self.bits)
+        }
     }
 }
 
@@ -47,7 +74,11 @@ pub struct Integral {
 #[inline]
 pub fn integral(value: &Unpacked, rounding: Rounding) -> Option<Integral> {
     if value.class == Class::Zero {
-        return Some(Integral { magnitude: 0, inexact: false, up: false });
+        return Some(Integral {
+            magnitude: 0,
+            inexact: false,
+            up: false,
+        });
     }
     if value.exponent > 63 {
         return None;
@@ -55,7 +86,10 @@ pub fn integral(value: &Unpacked, rounding: Rounding) -> Option<Integral> {
     let (whole, rest) = if value.exponent == 63 {
         (value.significand, 0)
     } else if value.exponent >= 0 {
-        (value.significand >> (63 - value.exponent), value.significand << (value.exponent + 1))
+        (
+            value.significand >> (63 - value.exponent),
+            value.significand << (value.exponent + 1),
+        )
     } else if value.exponent == -1 {
         (0, value.significand)
     } else {
@@ -64,15 +98,28 @@ pub fn integral(value: &Unpacked, rounding: Rounding) -> Option<Integral> {
     };
     let up = rounds_up(rounding, value.sign, whole & 1 != 0, rest, 1 << 63);
     let magnitude = whole.checked_add(up as u64)?;
-    Some(Integral { magnitude, inexact: rest != 0, up })
+    Some(Integral {
+        magnitude,
+        inexact: rest != 0,
+        up,
+    })
 }
 
 /// Converts an unpacked value to an integer; the result is in the low bits, higher ones are zero. NaNs,
 /// infinities and values out of range raise IE alone and give the integer indefinite.
 #[inline]
 pub fn unpacked_to_int(env: &mut Env, value: &Unpacked, to: Integer, rounding: Rounding) -> u64 {
-    let result = if value.class <= Class::Denormal { integral(value, rounding) } else { None };
-    if let Some(Integral { magnitude, inexact, up }) = result {
+    let result = if value.class <= Class::Denormal {
+        integral(value, rounding)
+    } else {
+        None
+    };
+    if let Some(Integral {
+        magnitude,
+        inexact,
+        up,
+    }) = result
+    {
         let limit = match (to.signed, value.sign) {
             (true, true) => 1 << (to.bits - 1),
             (true, false) => (1 << (to.bits - 1)) - 1,
@@ -84,7 +131,11 @@ pub fn unpacked_to_int(env: &mut Env, value: &Unpacked, to: Integer, rounding: R
                 env.flags |= PE;
                 env.rounded_up = up;
             }
-            let signed = if value.sign { magnitude.wrapping_neg() } else { magnitude };
+            let signed = if value.sign {
+                magnitude.wrapping_neg()
+            } else {
+                magnitude
+            };
             return signed & u64::MAX >> (64 - to.bits);
         }
     }
@@ -106,14 +157,9 @@ pub fn from_i64<F: Format>(env: &mut Env, value: i64) -> u64 {
     from_magnitude::<F>(env, value < 0, value.unsigned_abs())
 }
 
-/// Converts an unsigned integer.
-#[inline]
-pub fn from_u64<F: Format>(env: &mut Env, value: u64) -> u64 {
-    from_magnitude::<F>(env, false, value)
-}
-
+/// Converts an integer given by sign and magnitude, and so also an unsigned one.
 #[inline(always)]
-fn from_magnitude<F: Format>(env: &mut Env, sign: bool, magnitude: u64) -> u64 {
+pub fn from_magnitude<F: Format>(env: &mut Env, sign: bool, magnitude: u64) -> u64 {
     if magnitude == 0 {
         return 0;
     }
@@ -175,7 +221,14 @@ pub fn round_to_integral<F: Format>(
         return bits;
     }
     // Below 2^52 there is room in 64 bits, so the rounding cannot fail.
-    let Some(Integral { magnitude, inexact, up }) = integral(&value, rounding) else { return bits };
+    let Some(Integral {
+        magnitude,
+        inexact,
+        up,
+    }) = integral(&value, rounding)
+    else {
+        return bits;
+    };
     if inexact && !suppress_inexact {
         env.flags |= PE;
         env.rounded_up = up;

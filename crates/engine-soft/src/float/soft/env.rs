@@ -61,6 +61,9 @@ pub struct Env {
     pub masks: u8,
     /// Exceptions raised so far.
     pub flags: u8,
+    /// Whether `flags` have already been reduced to what is reported; set by operations of several
+    /// steps, whose later steps must not hide the exceptions of earlier ones.
+    pub settled: bool,
     /// Significand bits of x87 results (24, 53 or 64; SDM vol. 1 8.1.5.2). Ignored by SSE.
     pub precision: u32,
     /// Whether the last inexact x87 result was rounded away from zero, the C1 of SDM vol. 1 8.1.3.2.
@@ -83,6 +86,7 @@ impl Env {
             ftz: mxcsr & (1 << 15) != 0,
             masks: (mxcsr >> 7) as u8 & ALL,
             flags: 0,
+            settled: false,
             precision: 64,
             rounded_up: false,
         }
@@ -97,6 +101,7 @@ impl Env {
             ftz: false,
             masks: fcw as u8 & ALL,
             flags: 0,
+            settled: false,
             precision: match (fcw >> 8) & 3 {
                 0 => 24,
                 2 => 53,
@@ -121,11 +126,30 @@ impl Env {
     /// The flags a SIMD instruction sets in MXCSR once all its lanes have run.
     ///
     /// An unmasked pre-computation exception in any lane stops the instruction before the computation,
-    /// so the post-computation exceptions other lanes would have had are not seen (SDM vol. 1 11.5.2.3
+    /// so the post-computation exceptions other lanes would have had are not seen (SDM vol. 1 11.5.2
     /// and 11.5.3).
     #[inline]
     pub const fn sse_flags(&self) -> u8 {
-        if self.unmasked(PRE) { self.flags & PRE } else { self.flags }
+        if self.unmasked(PRE) && !self.settled {
+            self.flags & PRE
+        } else {
+            self.flags
+        }
+    }
+
+    /// Runs one step of an instruction that evaluates exceptions step by step and takes over the flags
+    /// the step reports. Returns the step's result, or `None` if it ends the instruction with #XM.
+    #[inline]
+    pub fn step<T>(&mut self, run: impl FnOnce(&mut Env) -> T) -> Option<T> {
+        let mut step = Env {
+            flags: 0,
+            settled: false,
+            ..*self
+        };
+        let result = run(&mut step);
+        self.flags |= step.sse_flags();
+        self.settled = true;
+        if step.sse_fault() { None } else { Some(result) }
     }
 
     /// Whether a SIMD instruction delivers #XM and leaves its destination alone (SDM vol. 1 11.5.3).
@@ -139,6 +163,13 @@ impl Env {
     #[inline]
     pub const fn x87_writes_register(&self) -> bool {
         !self.unmasked(PRE)
+    }
+
+    /// Whether FLD of a 32-bit or 64-bit operand pushes the value. Unlike everywhere else an unmasked
+    /// denormal exception does not prevent that: the value in the register is already a normal one.
+    #[inline]
+    pub const fn x87_writes_load(&self) -> bool {
+        !self.unmasked(IE)
     }
 
     /// Whether an x87 store still writes memory (and pops): an unmasked overflow or underflow also

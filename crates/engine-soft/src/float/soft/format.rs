@@ -130,7 +130,12 @@ fn unpack_special<F: Format>(sign: bool, field: u64, fraction: u64) -> Unpacked 
         (false, false) if fraction >> 62 != 0 => (Class::Quiet, 0, 1 << 63 | fraction),
         (false, false) => (Class::Signaling, 0, 1 << 63 | fraction),
     };
-    Unpacked { class, sign, exponent, significand }
+    Unpacked {
+        class,
+        sign,
+        exponent,
+        significand,
+    }
 }
 
 /// Takes an operand apart as SSE sees it: with DAZ a denormal is a zero of the same sign.
@@ -138,7 +143,12 @@ fn unpack_special<F: Format>(sign: bool, field: u64, fraction: u64) -> Unpacked 
 pub fn operand<F: Format>(env: &Env, bits: u64) -> Unpacked {
     let mut value = unpack::<F>(bits);
     if value.class == Class::Denormal && env.daz {
-        value = Unpacked { class: Class::Zero, sign: value.sign, exponent: 0, significand: 0 };
+        value = Unpacked {
+            class: Class::Zero,
+            sign: value.sign,
+            exponent: 0,
+            significand: 0,
+        };
     }
     value
 }

@@ -75,14 +75,20 @@ fn round_tiny<F: Format>(env: &mut Env, sign: bool, field: i32, significand: u64
     let denormal = shift_jam(significand, (1 - field) as u32);
     let mask = (1u64 << F::ALIGN) - 1;
     let rest = denormal & mask;
-    let up =
-        rounds_up(env.rounding, sign, denormal >> F::ALIGN & 1 != 0, rest, 1u64 << (F::ALIGN - 1));
-    if rest != 0 {
-        env.flags |= PE;
+    let up = rounds_up(
+        env.rounding,
+        sign,
+        denormal >> F::ALIGN & 1 != 0,
+        rest,
+        1u64 << (F::ALIGN - 1),
+    );
+    if tiny && !masked {
+        // The handler would get the result rounded with an unbounded exponent: denormalisation does not
+        // count as a loss (SDM vol. 1 4.9.1.5).
+        env.flags |= if significand & mask != 0 { UE | PE } else { UE };
+    } else if rest != 0 {
+        env.flags |= if tiny { UE | PE } else { PE };
         env.rounded_up = up;
-    }
-    if tiny && (rest != 0 || !masked) {
-        env.flags |= UE;
     }
     zero::<F>(sign) | ((denormal >> F::ALIGN) + up as u64)
 }
@@ -90,7 +96,11 @@ fn round_tiny<F: Format>(env: &mut Env, sign: bool, field: i32, significand: u64
 #[cold]
 fn overflow<F: Format>(env: &mut Env, sign: bool, inexact: bool) -> u64 {
     // Masked, the delivered value is always inexact; unmasked only the rounding itself counts.
-    env.flags |= if inexact || env.masks & OE != 0 { OE | PE } else { OE };
+    env.flags |= if inexact || env.masks & OE != 0 {
+        OE | PE
+    } else {
+        OE
+    };
     let to_infinity = match env.rounding {
         Rounding::Nearest => true,
         Rounding::Down => sign,
@@ -98,5 +108,9 @@ fn overflow<F: Format>(env: &mut Env, sign: bool, inexact: bool) -> u64 {
         Rounding::Zero => false,
     };
     env.rounded_up = to_infinity;
-    if to_infinity { infinity::<F>(sign) } else { zero::<F>(sign) | (F::INFINITY - 1) }
+    if to_infinity {
+        infinity::<F>(sign)
+    } else {
+        zero::<F>(sign) | (F::INFINITY - 1)
+    }
 }

@@ -50,13 +50,13 @@ pub fn rsqrt_f32(a: u32) -> u32 {
 const F32_INDEFINITE: u64 = 0xffc0_0000;
 
 /// Rounds `significand * 2^(exponent - lead)` to [`BITS`] bits; results below the normal range are
-/// flushed to zero.
+/// flushed to zero, and so is 1 / 2^126, which the SDM leaves open.
 fn assemble(sign: bool, exponent: i32, significand: u64, lead: u32) -> u64 {
     let drop = lead + 1 - BITS;
     let rounded = (significand + (1 << (drop - 1))) >> drop << drop;
     // A carry moves into the exponent by itself.
     let field = exponent + 127;
-    if field < 1 && !(field == 0 && rounded >> (lead + 1) != 0) {
+    if field < 1 {
         return zero::<F32>(sign);
     }
     zero::<F32>(sign) | (((field as i64 - 1) << 23) + rounded as i64) as u64

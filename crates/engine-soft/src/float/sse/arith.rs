@@ -25,10 +25,18 @@ macro_rules! binary {
 /// decide, that is for NaNs and for two zeros (SDM vol. 2, MINPS and MAXPS).
 #[inline(always)]
 fn select<F: Format>(env: &mut Env, a: u64, b: u64, first_if: Relation) -> u64 {
-    let chosen = if compare::<F>(env, a, b, true) == first_if { a } else { b };
+    let chosen = if compare::<F>(env, a, b, true) == first_if {
+        a
+    } else {
+        b
+    };
     // DAZ replaces the operand itself, so a denormal does not come through.
     let value = operand::<F>(env, chosen);
-    if value.class == Class::Zero { zero::<F>(value.sign) } else { chosen }
+    if value.class == Class::Zero {
+        zero::<F>(value.sign)
+    } else {
+        chosen
+    }
 }
 
 #[inline(always)]
@@ -62,7 +70,7 @@ pub fn sqrt_f64(env: &mut Env, a: u64) -> u64 {
     sqrt::<F64>(env, a)
 }
 
-/// Which operands of an FMA instruction are multiplied (SDM vol. 1 14.5.1).
+/// Which operands of an FMA instruction are multiplied (SDM vol. 1 14.5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FmaForm {
     /// `op1 * op3 + op2`.
@@ -76,7 +84,7 @@ pub enum FmaForm {
 impl FmaForm {
     /// Brings the three operands of an instruction (destination, `vvvv`, `r/m`) into the order
     /// multiplicand, multiplier, addend that [`fma_f32`] and [`fma_f64`] take and in which their NaNs
-    /// have precedence (SDM vol. 1 table 14-15).
+    /// have precedence (SDM vol. 1 14.5).
     #[inline]
     pub fn order<T>(self, op1: T, op2: T, op3: T) -> (T, T, T) {
         match self {

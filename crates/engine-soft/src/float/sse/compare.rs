@@ -56,13 +56,21 @@ fn cmp<F: Format>(env: &mut Env, a: u64, b: u64, predicate: u8) -> bool {
 /// CMPPS/CMPSS: all ones if the predicate (low five bits; legacy encodings have three) holds.
 #[inline]
 pub fn cmp_f32(env: &mut Env, a: u32, b: u32, predicate: u8) -> u32 {
-    if cmp::<F32>(env, a as u64, b as u64, predicate) { u32::MAX } else { 0 }
+    if cmp::<F32>(env, a as u64, b as u64, predicate) {
+        u32::MAX
+    } else {
+        0
+    }
 }
 
 /// CMPPD/CMPSD: all ones if the predicate (low five bits; legacy encodings have three) holds.
 #[inline]
 pub fn cmp_f64(env: &mut Env, a: u64, b: u64, predicate: u8) -> u64 {
-    if cmp::<F64>(env, a, b, predicate) { u64::MAX } else { 0 }
+    if cmp::<F64>(env, a, b, predicate) {
+        u64::MAX
+    } else {
+        0
+    }
 }
 
 #[inline(always)]

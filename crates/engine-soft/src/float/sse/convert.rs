@@ -88,22 +88,29 @@ pub fn i64_to_f64(env: &mut Env, a: u64) -> u64 {
     from_i64::<F64>(env, a as i64)
 }
 
-/// VCVTPH2PS. Ignores DAZ and does not raise DE (SDM vol. 1 14.4.1).
+/// VCVTPH2PS. Ignores DAZ and does not raise DE (SDM vol. 2, VCVTPH2PS).
 #[inline]
 pub fn f16_to_f32(env: &mut Env, a: u16) -> u32 {
     let value = unpack::<F16>(a as u64);
-    let mut quiet = Env { masks: env.masks, ..Env::default() };
+    let mut quiet = Env {
+        masks: env.masks,
+        ..Env::default()
+    };
     let result = pack::<F32>(&mut quiet, &value) as u32;
     env.flags |= quiet.flags & super::super::soft::env::IE;
     result
 }
 
 /// VCVTPS2PH with its immediate: bit 2 selects the rounding of MXCSR, otherwise bits 1:0 give it.
-/// FTZ does not apply to the half-precision result (SDM vol. 1 14.4.1).
+/// FTZ does not apply to the half-precision result (SDM vol. 2, VCVTPS2PH).
 #[inline]
 pub fn f32_to_f16(env: &mut Env, a: u32, imm8: u8) -> u16 {
     let value = operand::<F32>(env, a as u64);
-    let mut half = Env { ftz: false, rounding: imm_rounding(env, imm8), ..*env };
+    let mut half = Env {
+        ftz: false,
+        rounding: imm_rounding(env, imm8),
+        ..*env
+    };
     let result = pack::<F16>(&mut half, &value) as u16;
     env.flags = half.flags;
     result
@@ -126,5 +133,9 @@ pub fn round_f64(env: &mut Env, a: u64, imm8: u8) -> u64 {
 
 #[inline(always)]
 fn imm_rounding(env: &Env, imm8: u8) -> Rounding {
-    if imm8 & 4 != 0 { env.rounding } else { Rounding::from_bits(imm8 as u32) }
+    if imm8 & 4 != 0 {
+        env.rounding
+    } else {
+        Rounding::from_bits(imm8 as u32)
+    }
 }

@@ -1,0 +1,346 @@
+//! What the manual leaves undefined, and so is not compared.
+//!
+//! Every entry cites the section that says so; where none does, everything is compared. Section names are
+//! those of Intel SDM vol. 2 ("Flags Affected", "FPU Flags Affected") unless said otherwise. Entries marked
+//! *vendor* are defined by each manufacturer, differently.
+
+mod fpu;
+
+use crate::case::Case;
+use crate::outcome::{End, Outcome};
+use donjon_x86::bits::rflags::{AF, CF, OF, PF, SF, STATUS, ZF};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+
+/// How far apart two results of an approximation may be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Tolerance {
+    /// None: bit for bit.
+    Exact,
+    /// Binary32 lanes of this vector register, by relative error.
+    Vector {
+        /// Register number.
+        register: usize,
+        /// Relative error.
+        relative: f64,
+    },
+    /// x87 registers that changed, by units in the last place.
+    X87 {
+        /// Units.
+        units: u64,
+    },
+}
+
+/// What not to compare.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Undefined {
+    /// Flags.
+    pub rflags: u64,
+    /// Bits of each general-purpose register.
+    pub gpr: [u64; 16],
+    /// Whole vector registers, one bit each.
+    pub ymm: u16,
+    /// Bits of the x87 status word.
+    pub status: u16,
+    /// Bits of MXCSR.
+    pub mxcsr: u32,
+    /// Stretches of memory, by linear address and length.
+    pub memory: Vec<(u64, usize)>,
+    /// The whole scratch area.
+    pub all_memory: bool,
+    /// Approximate results.
+    pub tolerance: Tolerance,
+}
+
+impl Undefined {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        rflags: 0,
+        gpr: [0; 16],
+        ymm: 0,
+        status: 0,
+        mxcsr: 0,
+        memory: Vec::new(),
+        all_memory: false,
+        tolerance: Tolerance::Exact,
+    };
+}
+
+/// The instruction of a case.
+pub fn decode(case: &Case) -> Instruction {
+    Decoder::with_ip(
+        case.mode.bits(),
+        case.instruction(),
+        case.before.rip,
+        DecoderOptions::NONE,
+    )
+    .decode()
+}
+
+/// A general-purpose register's number and the bits of it that `register` names.
+fn gpr(register: Register) -> Option<(usize, u64)> {
+    if !register.is_gpr() {
+        return None;
+    }
+    let number = register.full_register().number();
+    Some(match register.size() {
+        1 if matches!(
+            register,
+            Register::AH | Register::CH | Register::DH | Register::BH
+        ) =>
+        {
+            (number, 0xff00)
+        }
+        n => (number, u64::MAX >> (64 - 8 * n)),
+    })
+}
+
+/// The value of a register operand before the instruction.
+fn value(case: &Case, register: Register) -> u64 {
+    gpr(register).map_or(0, |(n, mask)| {
+        (case.before.gpr[n] & mask) >> mask.trailing_zeros()
+    })
+}
+
+/// Where the memory operand lies.
+pub(crate) fn memory_address(case: &Case, i: &Instruction) -> Option<u64> {
+    let r = &case.before;
+    let base = |s: Register| match s {
+        Register::FS => r.fs_base,
+        Register::GS => r.gs_base,
+        s if case.mode != crate::case::Mode::Long => crate::generate::segment_base(r.selectors[s.number()]),
+        _ => 0,
+    };
+    let operand = i.op_kinds().position(|k| k == OpKind::Memory)?;
+    i.virtual_address(operand as u32, 0, |register, _, _| {
+        Some(if register.is_segment_register() {
+            base(register)
+        } else if let Some((n, mask)) = gpr(register) {
+            r.gpr[n] & mask
+        } else {
+            return None;
+        })
+    })
+}
+
+/// Bits of operand 0.
+fn operand_bits(i: &Instruction) -> u32 {
+    match i.op0_kind() {
+        OpKind::Register => i.op0_register().size() as u32 * 8,
+        _ => i.memory_size().size() as u32 * 8,
+    }
+}
+
+/// The shift count of a shift or rotate, masked as the processor does.
+fn count(case: &Case, i: &Instruction) -> u32 {
+    let raw = match i.op_kind(i.op_count() - 1) {
+        OpKind::Immediate8 => i.immediate8() as u64,
+        OpKind::Register => value(case, Register::CL),
+        _ => 1,
+    };
+    (raw & if operand_bits(i) == 64 { 63 } else { 31 }) as u32
+}
+
+/// What is not compared after `case`, given what the processor did.
+pub fn undefined(case: &Case, native: &Outcome) -> Undefined {
+    use Mnemonic::*;
+    let i = decode(case);
+    let mut u = Undefined::NONE;
+    if i.is_invalid() {
+        return u;
+    }
+    fpu::undefined(case, &i, native, &mut u);
+    if let End::Exception { .. } = native.end
+        && native.after.rip == case.before.rip
+    {
+        fault(&i, &mut u);
+    }
+    match i.mnemonic() {
+        // AND, OR, XOR, TEST.
+        And | Or | Xor | Test => u.rflags = AF,
+        // ANDN, BLSI, BLSMSK, BLSR, BZHI.
+        Andn | Blsi | Blsmsk | Blsr | Bzhi => u.rflags = AF | PF,
+        // BEXTR.
+        Bextr => u.rflags = AF | SF | PF,
+        // MUL, IMUL.
+        Mul | Imul => u.rflags = SF | ZF | AF | PF,
+        // DIV, IDIV.
+        Div | Idiv => u.rflags = STATUS,
+        // SAL/SAR/SHL/SHR.
+        Shl | Sal | Shr | Sar => {
+            let n = count(case, &i);
+            if n != 0 {
+                u.rflags = AF;
+                if n != 1 {
+                    u.rflags |= OF;
+                }
+                if n >= operand_bits(&i) && i.mnemonic() != Sar {
+                    u.rflags |= CF;
+                }
+            }
+        }
+        // RCL/RCR/ROL/ROR.
+        Rol | Ror | Rcl | Rcr => {
+            if !matches!(count(case, &i), 0 | 1) {
+                u.rflags = OF;
+            }
+        }
+        // SHLD, SHRD.
+        Shld | Shrd => {
+            let n = count(case, &i);
+            if n != 0 {
+                u.rflags = AF;
+                if n != 1 {
+                    u.rflags |= OF;
+                }
+                if n > operand_bits(&i) {
+                    u.rflags = STATUS;
+                    destination(case, &i, &mut u);
+                }
+            }
+        }
+        // BSF, BSR. With a zero source the destination is "undefined" in older manuals; both vendors leave
+        // it as it was (AMD APM vol. 3, BSF), and so must an engine.
+        Bsf | Bsr => u.rflags = CF | OF | SF | AF | PF,
+        // BT, BTC, BTR, BTS.
+        Bt | Btc | Btr | Bts => u.rflags = OF | SF | AF | PF,
+        // LZCNT, TZCNT.
+        Lzcnt | Tzcnt => u.rflags = OF | SF | PF | AF,
+        // AAA, AAS.
+        Aaa | Aas => u.rflags = OF | SF | ZF | PF,
+        // AAD, AAM.
+        Aad | Aam => u.rflags = OF | AF | CF,
+        // DAA, DAS.
+        Daa | Das => u.rflags = OF,
+        // BSWAP: "when a 16-bit register is referenced, the result is undefined".
+        Bswap if i.op0_register().size() == 2 => destination(case, &i, &mut u),
+        // RDRAND, RDSEED: random, and may fail.
+        Rdrand | Rdseed => {
+            u.rflags = CF;
+            destination(case, &i, &mut u);
+        }
+        // RDTSC, RDTSCP, CPUID, XGETBV, RDPID: the guest's own; their high halves are zero.
+        Rdtsc => low_halves(&mut u, &[0, 2]),
+        Rdtscp => low_halves(&mut u, &[0, 1, 2]),
+        Cpuid => low_halves(&mut u, &[0, 1, 2, 3]),
+        Xgetbv => low_halves(&mut u, &[0, 2]),
+        Rdpid => destination(case, &i, &mut u),
+        // RCPPS, RSQRTPS: |relative error| ≤ 1.5 · 2^-12, of each.
+        Rcpps | Rcpss | Rsqrtps | Rsqrtss | Vrcpps | Vrcpss | Vrsqrtps | Vrsqrtss => {
+            let register = i.op0_register().number();
+            u.tolerance = Tolerance::Vector {
+                register,
+                relative: 3.0 / 4096.0,
+            };
+        }
+        _ => {}
+    }
+    u
+}
+
+/// The destination operand.
+fn destination(case: &Case, i: &Instruction, u: &mut Undefined) {
+    match i.op0_kind() {
+        OpKind::Register => {
+            if let Some((n, mask)) = gpr(i.op0_register()) {
+                u.gpr[n] = mask;
+            }
+        }
+        OpKind::Memory => {
+            if let Some(at) = memory_address(case, i) {
+                u.memory.push((at, i.memory_size().size()));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn low_halves(u: &mut Undefined, registers: &[usize]) {
+    registers.iter().for_each(|&r| u.gpr[r] = 0xffff_ffff);
+}
+
+/// What an instruction that faults may have done already.
+fn fault(i: &Instruction, u: &mut Undefined) {
+    use Mnemonic::*;
+    match i.mnemonic() {
+        // VGATHER…, VPGATHER…: elements before the faulting one are complete, later ones may be; the mask
+        // says which.
+        Vgatherdpd | Vgatherdps | Vgatherqpd | Vgatherqps | Vpgatherdd | Vpgatherdq | Vpgatherqd
+        | Vpgatherqq => {
+            u.ymm = 1 << i.op0_register().number() | 1 << i.op2_register().number();
+        }
+        // vol. 1 §13.5 and vol. 2, FXSAVE, FNSAVE: which parts are written before a fault in a later part is
+        // not specified. The same goes for stores of several words: vol. 3A §9.1.1.
+        Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Fxsave | Fxsave64 | Fnsave
+        | Fnstenv | Pusha | Pushad | Enter | Call => u.all_memory = true,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Mode;
+    use crate::regs::Regs;
+
+    fn case(bytes: &[u8], rcx: u64) -> Case {
+        let mut before = Regs {
+            rip: crate::layout::CODE,
+            ..Regs::default()
+        };
+        before.gpr[1] = rcx;
+        Case {
+            index: 0,
+            code: iced_x86::Code::INVALID,
+            mode: Mode::Long,
+            before,
+            length: bytes.len(),
+            program: vec![crate::case::CodeBytes::new(crate::layout::CODE, bytes)],
+            patches: vec![],
+        }
+    }
+
+    fn flags(bytes: &[u8], rcx: u64) -> u64 {
+        let c = case(bytes, rcx);
+        let done = Outcome {
+            end: End::Completed,
+            after: Regs::default(),
+            memory: vec![],
+        };
+        undefined(&c, &done).rflags
+    }
+
+    #[test]
+    fn shifts_depend_on_the_count() {
+        // SHL EAX, CL and SHL AX, CL.
+        assert_eq!(flags(&[0xd3, 0xe0], 0), 0);
+        assert_eq!(flags(&[0xd3, 0xe0], 32), 0, "the count is masked");
+        assert_eq!(flags(&[0xd3, 0xe0], 1), AF);
+        assert_eq!(flags(&[0xd3, 0xe0], 5), AF | OF);
+        assert_eq!(flags(&[0x66, 0xd3, 0xe0], 16), AF | OF | CF);
+        assert_eq!(flags(&[0x66, 0xd3, 0xf8], 16), AF | OF, "SAR defines CF");
+        assert_eq!(flags(&[0xd1, 0xe0], 9), AF, "SHL EAX, 1");
+        assert_eq!(flags(&[0xc1, 0xc0, 0x03], 0), OF, "ROL EAX, 3");
+    }
+
+    #[test]
+    fn little_is_undefined() {
+        assert_eq!(flags(&[0x01, 0xc8], 0), 0, "ADD");
+        assert_eq!(flags(&[0x21, 0xc8], 0), AF, "AND");
+        assert_eq!(flags(&[0xf7, 0xe1], 0), SF | ZF | AF | PF, "MUL");
+        assert_eq!(flags(&[0xf3, 0x0f, 0xb8, 0xc1], 0), 0, "POPCNT");
+        assert_eq!(flags(&[0x0f, 0xb1, 0xc8], 0), 0, "CMPXCHG");
+    }
+
+    #[test]
+    fn a_double_shift_beyond_the_size_leaves_its_destination_undefined() {
+        // SHLD AX, CX, 20.
+        let c = case(&[0x66, 0x0f, 0xa4, 0xc8, 20], 0);
+        let done = Outcome {
+            end: End::Completed,
+            after: Regs::default(),
+            memory: vec![],
+        };
+        let u = undefined(&c, &done);
+        assert_eq!((u.rflags, u.gpr[0]), (STATUS, 0xffff));
+    }
+}

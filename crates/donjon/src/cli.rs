@@ -1,0 +1,159 @@
+//! The command line.
+
+use crate::size::{self, Size};
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use donjon_host::engines::EngineChoice;
+use donjon_machine::MAX_CPUS;
+use donjon_x86::cpuid::CpuModel;
+use std::path::PathBuf;
+
+/// What the command returns to the shell.
+pub mod exit {
+    /// The guest powered off, or the user left the console.
+    pub const SUCCESS: u8 = 0;
+    /// donjon, its files or its host are at fault.
+    pub const ERROR: u8 = 1;
+    /// The guest reset the machine, with --no-reboot.
+    pub const RESET: u8 = 3;
+    /// The guest crashed its processor.
+    pub const TRIPLE_FAULT: u8 = 4;
+}
+
+const EXIT_CODES: &str = "\
+Exit codes of run:
+  0    the guest powered off, or the user left the console with ^]
+  1    the domain could not start or go on
+  2    the command line is wrong
+  3    the guest reset the machine (only with --no-reboot)
+  4    the guest crashed with a triple fault
+  128+N  signal N ended it
+
+RUST_LOG=debug shows what donjon does, on standard error.";
+
+/// Runs unmodified operating systems in virtual machines.
+#[derive(Parser)]
+#[command(name = "donjon", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a domain and connect its serial console to this terminal.
+    ///
+    /// Without a terminal, standard input is read to its end and given to the guest, and the console goes to
+    /// standard output.
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Say which CPU engine runs domains on this host, why, and how to get a faster one.
+    Doctor,
+}
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// The image to boot; `tiny` is Debian's stock kernel with a busybox shell, made on first use.
+    #[arg(value_name = "IMAGE", conflicts_with = "kernel", value_parser = image)]
+    pub image: Option<String>,
+
+    /// Boot this kernel instead of an image: a bzImage, or an ELF vmlinux with a PVH note.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// The initial RAM disk for --kernel.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+
+    /// The kernel's whole command line [default: `console=ttyS0`, with ` quiet` for an image and ` panic=-1`
+    /// for --no-reboot, so that a guest that panics ends the command].
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    pub append: Option<String>,
+
+    /// Virtual CPUs, 1 to 64. More than the host has cores is possible.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = cpus)]
+    pub cpus: u32,
+
+    /// Memory: a number with K, M or G (powers of 1024), or of bytes.
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size::memory)]
+    pub memory: Size,
+
+    /// The CPU the guest sees, as an x86-64 psABI level.
+    #[arg(long, value_name = "MODEL", default_value = CpuModel::NAMES[0],
+          value_parser = PossibleValuesParser::new(CpuModel::NAMES))]
+    pub cpu_model: String,
+
+    /// What executes guest instructions: `auto` takes the fastest engine that works here.
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = engine())]
+    pub engine: EngineChoice,
+
+    /// End when the guest resets the machine, instead of booting it again.
+    #[arg(long)]
+    pub no_reboot: bool,
+
+    /// At the end, tell on standard error what the vCPUs did.
+    #[arg(long)]
+    pub stats: bool,
+}
+
+/// Ends with a usage message if arguments contradict each other.
+pub fn check(args: &RunArgs) {
+    if let (Some(initrd), None) = (&args.initrd, &args.kernel) {
+        let message = format!(
+            "--initrd {0} needs a kernel: donjon run --kernel FILE --initrd {0}",
+            initrd.display()
+        );
+        Cli::command()
+            .error(ErrorKind::MissingRequiredArgument, message)
+            .exit();
+    }
+}
+
+fn image(name: &str) -> Result<String, String> {
+    match name {
+        "tiny" => Ok(name.into()),
+        _ => Err("there is no such image; there is: tiny. To boot a file: donjon run --kernel FILE".into()),
+    }
+}
+
+fn cpus(text: &str) -> Result<u32, String> {
+    let count = text.parse::<u32>().ok().filter(|n| (1..=MAX_CPUS).contains(n));
+    count.ok_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        format!("a domain has 1 to {MAX_CPUS} vCPUs (this host has {cores} cores; more vCPUs than that work, but no faster), such as --cpus 2")
+    })
+}
+
+fn engine() -> impl clap::builder::TypedValueParser<Value = EngineChoice> {
+    use clap::builder::TypedValueParser;
+    PossibleValuesParser::new(EngineChoice::ALL.map(EngineChoice::name))
+        .try_map(|name| name.parse::<EngineChoice>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(args: &[&str]) -> String {
+        let all = ["donjon", "run"].iter().chain(args);
+        Cli::try_parse_from(all).err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_right() {
+        for cpus in ["0", "1000", "-1", "two"] {
+            let message = refused(&[&format!("--cpus={cpus}")]);
+            assert!(message.contains("1 to 64 vCPUs"), "{message}");
+        }
+        assert!(refused(&["debian"]).contains("there is: tiny"));
+        assert!(refused(&["tiny", "--kernel", "k"]).contains("cannot be used with"));
+        assert!(refused(&["--cpu-model", "486"]).contains("x86-64-v2"));
+        assert!(refused(&["--engine", "tcg"]).contains("soft"));
+    }
+}

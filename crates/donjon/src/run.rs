@@ -1,0 +1,171 @@
+//! `donjon run`.
+
+use crate::cli::{self, RunArgs, exit};
+use crate::failure::Failure;
+use crate::host_memory;
+use anyhow::{Context, anyhow};
+use donjon_host::{engines, images, progress};
+use donjon_machine::MachineSpec;
+use donjon_machine::boot::{BootError, BootSource, Image, Role};
+use donjon_vmm::{ConsoleConfig, DomainSpec, Outcome, Report, StartError, VcpuStats};
+use donjon_x86::cpuid::CpuModel;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs a domain to its end; the command's exit code.
+pub fn run(args: &RunArgs) -> Result<u8, Failure> {
+    cli::check(args);
+    check_memory(args.memory)?;
+    let model =
+        CpuModel::named(&args.cpu_model).with_context(|| format!("no CPU model {}", args.cpu_model))?;
+    let machine = MachineSpec {
+        cpus: args.cpus,
+        memory: args.memory,
+        model: Arc::new(model),
+    };
+    // The files first: they fail faster than anything else.
+    let boot = boot_source(args)?;
+    let selected = engines::select(args.engine)?;
+    tracing::info!(
+        engine = selected.engine.name(),
+        why = selected.why,
+        "engine chosen"
+    );
+    let spec = DomainSpec {
+        machine,
+        boot,
+        no_reboot: args.no_reboot,
+    };
+    let console = ConsoleConfig::stdio().context("cannot use standard input and output")?;
+    let report = donjon_vmm::run(&spec, &*selected.engine, console).map_err(start_failure)?;
+    if args.stats {
+        print_stats(&report);
+    }
+    conclude(report.outcome)
+}
+
+fn check_memory(wanted: u64) -> Result<(), Failure> {
+    match host_memory::total() {
+        Some(total) if wanted > total => {
+            let error = anyhow!(
+                "--memory {}M is more than this host's {}M",
+                wanted >> 20,
+                total >> 20
+            );
+            Err(Failure::with_hint(
+                error,
+                format!("give the domain less: --memory {}M", (total / 2) >> 20),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn boot_source(args: &RunArgs) -> Result<BootSource, Failure> {
+    let open = |role, path: &Path| Image::open(role, path).map_err(boot_failure);
+    let (kernel, initrd) = match &args.kernel {
+        Some(kernel) => {
+            let initrd = args
+                .initrd
+                .as_deref()
+                .map(|path| open(Role::Initrd, path))
+                .transpose()?;
+            (open(Role::Kernel, kernel)?, initrd)
+        }
+        None => {
+            let image = images::tiny(&progress::Console::new())?;
+            tracing::info!(version = image.version, "image");
+            (
+                open(Role::Kernel, &image.kernel)?,
+                Some(open(Role::Initrd, &image.initrd)?),
+            )
+        }
+    };
+    let command_line = args.append.clone().unwrap_or_else(|| default_command_line(args));
+    Ok(BootSource {
+        kernel,
+        initrd,
+        command_line,
+    })
+}
+
+/// What a kernel is told if the user says nothing. A panic shows its message and stops, as on hardware; with
+/// --no-reboot it resets at once, so that scripts do not hang.
+fn default_command_line(args: &RunArgs) -> String {
+    let mut line = String::from("console=ttyS0");
+    if args.kernel.is_none() {
+        line += " quiet";
+    }
+    if args.no_reboot {
+        line += " panic=-1";
+    }
+    line
+}
+
+fn boot_failure(error: BootError) -> Failure {
+    let hint = error.fix();
+    Failure::with_hint(error, hint)
+}
+
+fn start_failure(error: StartError) -> Failure {
+    match error {
+        StartError::Boot(e) => boot_failure(e),
+        e => e.into(),
+    }
+}
+
+/// The exit code of an outcome, or what to say about it.
+fn conclude(outcome: Outcome) -> Result<u8, Failure> {
+    match outcome {
+        Outcome::PoweredOff => Ok(exit::SUCCESS),
+        Outcome::Left => {
+            eprintln!("\nLeft the console; the domain has ended.");
+            Ok(exit::SUCCESS)
+        }
+        Outcome::Reset => {
+            eprintln!("donjon: the guest reset the machine (--no-reboot)");
+            Ok(exit::RESET)
+        }
+        // The reader has what it wanted, as with `| head`.
+        Outcome::ConsoleClosed(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
+            eprintln!("donjon: nobody reads standard output any more; the domain has ended");
+            Ok(exit::SUCCESS)
+        }
+        Outcome::ConsoleClosed(e) => Err(anyhow!(e).context("cannot write the console's output").into()),
+        Outcome::Signal(n) => {
+            eprintln!("donjon: signal {n}; the domain has ended");
+            Ok(128 + n as u8)
+        }
+        Outcome::TripleFault(crash) => {
+            let hint = crash.fix();
+            Err(Failure::with_hint(anyhow!("{crash}"), hint).with_code(exit::TRIPLE_FAULT))
+        }
+        Outcome::Failed(failure) => {
+            let hint = "run it again with RUST_LOG=debug and report the output as a defect of donjon";
+            Err(Failure::with_hint(failure, hint))
+        }
+    }
+}
+
+fn print_stats(report: &Report) {
+    let line = |name: &str, s: &VcpuStats| {
+        let (instructions, busy) = (s.instructions, s.busy.as_secs_f64());
+        eprintln!(
+            "{name}: {instructions} instructions in {busy:.3} s busy, {:.1} MIPS",
+            s.mips()
+        );
+    };
+    for (i, stats) in report.vcpus.iter().enumerate() {
+        line(&format!("vcpu{i}"), stats);
+    }
+    let instructions = report.vcpus.iter().map(|s| s.instructions).sum();
+    line(
+        "total",
+        &VcpuStats {
+            instructions,
+            busy: report.vcpus.iter().map(|s| s.busy).sum::<Duration>(),
+        },
+    );
+    eprintln!("wall: {:.3} s", report.wall.as_secs_f64());
+}

@@ -1,0 +1,109 @@
+//! How fast the interpreter is on this host.
+
+use crate::SoftEngine;
+use donjon_engine::{
+    Attention, Clock, CpuIo, Engine, Fitness, Gp, LocalApic, PartitionConfig, ProbeReport, VcpuConfig,
+};
+use donjon_memory::Ram;
+use donjon_x86::CpuState;
+use donjon_x86::cpuid::CpuModel;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A board with nothing on it.
+struct Nothing;
+
+impl CpuIo for Nothing {
+    fn port_in(&self, _: u16, _: u8) -> u32 {
+        u32::MAX
+    }
+    fn port_out(&self, _: u16, _: u8, _: u32) {}
+    fn mmio_read(&self, _: u64, _: u8) -> u64 {
+        u64::MAX
+    }
+    fn mmio_write(&self, _: u64, _: u8, _: u64) {}
+}
+
+impl LocalApic for Nothing {
+    fn pending(&self) -> bool {
+        false
+    }
+    fn acknowledge(&self) -> Option<u8> {
+        None
+    }
+    fn cr8(&self) -> u8 {
+        0
+    }
+    fn set_cr8(&self, _: u8) {}
+    fn read_msr(&self, _: u32) -> Result<u64, Gp> {
+        Err(Gp)
+    }
+    fn write_msr(&self, _: u32, _: u64) -> Result<(), Gp> {
+        Err(Gp)
+    }
+    fn page(&self) -> Option<u64> {
+        None
+    }
+    fn page_read(&self, _: u16) -> u32 {
+        0
+    }
+    fn page_write(&self, _: u16, _: u32) {}
+    fn init(&self) {}
+}
+
+/// A real-mode loop of loads, stores, arithmetic, a call and a return, for ever.
+const LOOP: &[u8] = &[
+    0x8b, 0x07, // mov ax, [bx]
+    0x40, // inc ax
+    0x89, 0x07, // mov [bx], ax
+    0xe8, 0x02, 0x00, // call +2
+    0xeb, 0xf6, // jmp to the start
+    0x31, 0xd1, // xor cx, dx
+    0xc3, // ret
+];
+
+const MEASURE: Duration = Duration::from_millis(20);
+
+/// Runs [`LOOP`] for [`MEASURE`].
+pub fn probe() -> ProbeReport {
+    let engine = SoftEngine::new();
+    let report = |fitness, finding| ProbeReport { engine: engine.name(), fitness, finding, advice: vec![] };
+    match measure(&engine) {
+        Ok(mips) => report(
+            Fitness::Measured { mips },
+            format!("interprets about {mips:.0} million guest instructions a second here"),
+        ),
+        Err(what) => report(Fitness::Unusable, what),
+    }
+}
+
+fn measure(engine: &SoftEngine) -> Result<f64, String> {
+    let ram = Arc::new(Ram::new(0x10000).map_err(|e| e.to_string())?);
+    ram.write(0x7c00, LOOP).map_err(|e| e.to_string())?;
+    let attention = Arc::new(Attention::default());
+    let config = PartitionConfig {
+        ram,
+        model: Arc::new(CpuModel::named("x86-64-v2").expect("a known name")),
+        clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
+        io: Arc::new(Nothing),
+        vcpus: vec![VcpuConfig { apic: Arc::new(Nothing), attention: attention.clone() }],
+    };
+    let partition = engine.create(config).map_err(|e| e.to_string())?;
+    let mut vcpu = partition.take_vcpu(0).map_err(|e| e.to_string())?;
+    let mut state = CpuState::reset();
+    state.segments[1].base = 0;
+    state.segments[1].selector = 0;
+    state.rip = 0x7c00;
+    state.gpr[3] = 0x4000;
+    state.gpr[4] = 0x7000;
+    vcpu.load(&state).map_err(|e| e.to_string())?;
+    let start = Instant::now();
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            std::thread::sleep(MEASURE);
+            attention.raise(Attention::KICK);
+        });
+        vcpu.run()
+    });
+    Ok(vcpu.instructions() as f64 / start.elapsed().as_secs_f64() / 1e6)
+}

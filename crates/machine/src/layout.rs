@@ -1,0 +1,126 @@
+//! The guest-physical memory map and the fixed addresses of the board.
+//!
+//! ```text
+//! 0x0000_0000  RAM      real-mode vectors, boot structures (see `boot`)
+//! 0x0009_fc00  reserved extended BIOS data area
+//! 0x000a_0000  (hole)   where a PC has its VGA window and option ROMs; not told to the guest as RAM
+//! 0x000e_0000  reserved ACPI tables
+//! 0x0010_0000  RAM      … up to the end of RAM or 3 GiB
+//! 0xc000_0000  (hole)   32-bit devices
+//! 0xfec0_0000  MMIO     I/O APIC
+//! 0xfee0_0000  MMIO     local APICs
+//! 0x1_0000_0000 RAM     what lies beyond 3 GiB
+//! ```
+
+use donjon_memory::Ram;
+
+/// End of conventional memory: 640 KiB less 1 KiB of extended BIOS data area.
+pub const CONVENTIONAL_END: u64 = 0x9_fc00;
+/// Start of the upper memory area (VGA window, option ROMs).
+pub const UPPER_START: u64 = 0xa_0000;
+/// Where the ACPI tables lie; operating systems look for the root pointer from here to 1 MiB
+/// (ACPI 6.5 §5.2.5.1).
+pub const FIRMWARE_START: u64 = 0xe_0000;
+/// First byte of extended memory.
+pub const EXTENDED_START: u64 = 0x10_0000;
+
+/// I/O APIC register page.
+pub const IOAPIC_ADDRESS: u64 = 0xfec0_0000;
+/// Default local APIC register page (Intel SDM vol. 3A §11.4.1).
+pub const APIC_ADDRESS: u64 = 0xfee0_0000;
+
+/// First port of the ACPI power-management block.
+pub const PM_BASE: u16 = 0x600;
+/// Registers of that block, as offsets (ACPI 6.5 §4.8.3).
+pub mod pm {
+    /// PM1 status and enable.
+    pub const EVENT: u16 = 0;
+    /// PM1 control.
+    pub const CONTROL: u16 = 4;
+    /// The power-management timer.
+    pub const TIMER: u16 = 8;
+    /// General-purpose events, apart from the others.
+    pub const GPE0: u16 = 0x20;
+    /// Ports in use from the first of the block.
+    pub const LEN: u8 = 0x28;
+}
+/// The reset control register of PC chipsets.
+pub const RESET_PORT: u16 = 0xcf9;
+/// What a guest writes to [`RESET_PORT`] to reset the machine.
+pub const RESET_VALUE: u8 = 6;
+/// The ACPI system control interrupt.
+pub const SCI_IRQ: u8 = 9;
+/// COM1's first port.
+pub const COM1_BASE: u16 = 0x3f8;
+/// COM1's interrupt.
+pub const COM1_IRQ: u8 = 4;
+
+/// What a stretch of the address space is, with the numbers that E820 and PVH give it
+/// (ACPI 6.5 table 15.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum RegionKind {
+    /// The guest's to use.
+    Ram = 1,
+    /// Not the guest's to use.
+    Reserved = 2,
+}
+
+/// A stretch of the guest-physical address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// First byte.
+    pub address: u64,
+    /// Bytes.
+    pub len: u64,
+    /// What it is.
+    pub kind: RegionKind,
+}
+
+/// The map a guest is told, in ascending order.
+pub fn memory_map(ram: &Ram) -> Vec<Region> {
+    use RegionKind::*;
+    let region = |address, end: u64, kind| Region {
+        address,
+        len: end - address,
+        kind,
+    };
+    let mut map = vec![
+        region(0, CONVENTIONAL_END, Ram),
+        region(CONVENTIONAL_END, UPPER_START, Reserved),
+        region(FIRMWARE_START, EXTENDED_START, Reserved),
+    ];
+    map.extend(ram.ranges().iter().filter_map(|r| {
+        let start = r.address.max(EXTENDED_START);
+        let end = r.address + r.len;
+        (start < end).then(|| region(start, end, Ram))
+    }));
+    map
+}
+
+/// End of the RAM below the 32-bit device hole.
+pub fn low_ram_end(ram: &Ram) -> u64 {
+    ram.ranges().first().map_or(0, |r| r.len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_map_is_sorted_disjoint_and_covers_extended_memory() {
+        for size in [16 << 20, 3 << 30, 5u64 << 30] {
+            let ram = Ram::new(size).unwrap();
+            let map = memory_map(&ram);
+            for pair in map.windows(2) {
+                assert!(pair[0].address + pair[0].len <= pair[1].address, "{pair:x?}");
+            }
+            let extended: u64 = map
+                .iter()
+                .filter(|r| r.address >= EXTENDED_START)
+                .map(|r| r.len)
+                .sum();
+            assert_eq!(extended, size - EXTENDED_START);
+        }
+    }
+}

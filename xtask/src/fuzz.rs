@@ -1,0 +1,148 @@
+//! `cargo xtask fuzz`: libFuzzer targets built by stable cargo.
+//!
+//! cargo-fuzz wants a nightly compiler for the sanitizers. Coverage feedback needs none: LLVM's
+//! SanitizerCoverage pass (clang.llvm.org/docs/SanitizerCoverage) runs when it is named with `-C passes`.
+
+use crate::command::{cargo, root, run, target_dir};
+use crate::prerequisites;
+use anyhow::{Context, Result, bail};
+use donjon_machine::boot::sample;
+use std::path::Path;
+use std::process::Command;
+
+/// Every target. The name is that of its file in fuzz/src.
+const TARGETS: [&str; 1] = ["boot"];
+
+/// What `cargo fuzz` passes too, less the sanitizer.
+const COVERAGE: &str = "--cfg fuzzing \
+    -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares";
+/// Named so that build scripts and macros are not instrumented.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which target; each in turn if none is named.
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    target: Option<String>,
+    /// How long, for each target.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+/// Fuzzes.
+pub fn fuzz(args: &Args) -> Result<()> {
+    prerequisites::install()?;
+    match &args.target {
+        Some(target) => one(target, args.seconds),
+        None => all(args.seconds),
+    }
+}
+
+/// Each target for `seconds`.
+pub fn all(seconds: u64) -> Result<()> {
+    TARGETS.iter().try_for_each(|target| one(target, seconds))
+}
+
+fn one(target: &str, seconds: u64) -> Result<()> {
+    let directory = target_dir().join("fuzz");
+    // Grows from run to run.
+    let (corpus, artifacts) = (
+        directory.join("corpus").join(target),
+        directory.join("artifacts").join(target),
+    );
+    std::fs::create_dir_all(&artifacts).with_context(|| format!("cannot make {}", artifacts.display()))?;
+    std::fs::create_dir_all(&corpus)?;
+    for (name, seed) in seeds(target) {
+        std::fs::write(corpus.join(name), seed)?;
+    }
+    build(target)?;
+    let binary = directory.join(HOST).join("release").join(target);
+    println!(
+        "fuzzing {target} for {seconds} s; inputs that fail go to {}",
+        artifacts.display()
+    );
+    let output = Command::new(&binary)
+        .arg(&corpus)
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        // An input that takes seconds is a hang; one that takes a gigabyte has no bound.
+        .args([
+            "-timeout=10",
+            "-rss_limit_mb=1024",
+            "-max_len=8192",
+            "-print_final_stats=1",
+            "-verbosity=0",
+        ])
+        .current_dir(root())
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        println!("{log}");
+        bail!(
+            "{target}: {}; run the input again: {} {}/FILE",
+            output.status,
+            binary.display(),
+            artifacts.display()
+        );
+    }
+    report(target, &log, &corpus)
+}
+
+/// Says what was done, and makes sure that something was.
+fn report(target: &str, log: &str, corpus: &Path) -> Result<()> {
+    let stat = |name: &str| {
+        let line = log
+            .lines()
+            .find_map(|l| l.strip_prefix(&format!("stat::{name}:")));
+        line.and_then(|v| v.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (runs, units) = (
+        stat("number_of_executed_units"),
+        std::fs::read_dir(corpus)?.count(),
+    );
+    println!(
+        "{target}: {runs} inputs, {} a second, {units} in the corpus",
+        stat("average_exec_per_sec")
+    );
+    if runs == 0 {
+        bail!("{target} executed nothing");
+    }
+    // The seeds alone would mean that no coverage comes back.
+    if units < 20 {
+        bail!(
+            "{target}: the corpus does not grow; is the code instrumented? see COVERAGE in xtask/src/fuzz.rs"
+        );
+    }
+    Ok(())
+}
+
+/// Inputs to start from.
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let code = b"\xf4\xeb\xfd";
+    match target {
+        // The first byte says whether there is an initrd.
+        "boot" => [("bzimage", sample::bzimage(code)), ("elf", sample::pvh_elf(code))]
+            .into_iter()
+            .flat_map(|(name, file)| {
+                [0, 1].map(|initrd| (format!("{name}-{initrd}"), [&[initrd], &file[..]].concat()))
+            })
+            .collect(),
+        _ => vec![],
+    }
+}
+
+fn build(target: &str) -> Result<()> {
+    let mut command = cargo(&["build", "--quiet", "--release", "--target", HOST]);
+    command
+        .args(["--manifest-path", "fuzz/Cargo.toml", "--bin", target])
+        .env("CARGO_TARGET_DIR", target_dir().join("fuzz"))
+        .env("RUSTFLAGS", COVERAGE)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    run(&mut command)
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask test`.
+
+use crate::command::{cargo, run};
+use crate::steps::Steps;
+use crate::{fuzz, nextest, prerequisites};
+use anyhow::Result;
+
+/// Cases of the conformance run in CI.
+const CASES: &str = "1000000";
+/// Seconds for each fuzz target in CI.
+const FUZZ_SECONDS: u64 = 10;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only what takes seconds: no guests, no conformance run, no fuzzing.
+    #[arg(long)]
+    quick: bool,
+    /// Cases of the conformance run.
+    #[arg(long, default_value = CASES)]
+    cases: String,
+    /// Seconds for each fuzz target.
+    #[arg(long, default_value_t = FUZZ_SECONDS)]
+    fuzz_seconds: u64,
+}
+
+/// Everything that must pass.
+pub fn test(args: &Args) -> Result<()> {
+    let mut steps = Steps::default();
+    // Without these nothing else means anything.
+    if !steps.step("install what is missing", |_| prerequisites::install()) {
+        return steps.finish();
+    }
+    steps.step("format", |_| {
+        run(&mut cargo(&["fmt", "--all", "--check"]))?;
+        run(&mut cargo(&[
+            "fmt",
+            "--manifest-path",
+            "fuzz/Cargo.toml",
+            "--check",
+        ]))
+    });
+    steps.step("clippy", |_| {
+        run(&mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    });
+    steps.step("dependencies", |_| {
+        run(&mut cargo(&[
+            "deny",
+            "--log-level",
+            "error",
+            "check",
+            "bans",
+            "licenses",
+            "sources",
+        ]))
+    });
+    steps.step("documentation", |_| {
+        run(cargo(&[
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+            "--quiet",
+        ])
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
+    });
+    steps.step("examples in documentation", |_| {
+        run(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))
+    });
+    steps.step("tests", |notes| nextest::run(args.quick, notes));
+    if !args.quick {
+        steps.step("conformance", |_| {
+            let program = [
+                "run",
+                "--release",
+                "--quiet",
+                "--package",
+                "donjon-conformance",
+                "--",
+            ];
+            run(&mut cargo(&[&program[..], &["--cases", &args.cases]].concat()))
+        });
+        steps.step("fuzz", |_| fuzz::all(args.fuzz_seconds));
+    }
+    steps.finish()
+}
