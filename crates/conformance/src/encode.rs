@@ -262,11 +262,8 @@ pub fn encode(op: &OpCodeInfo, mode: Mode, choice: &Choice) -> Encoded {
             MandatoryPrefix::PF2 => 3,
             _ => 0,
         };
-        let w = if op.is_wig() || (op.is_wig32() && mode != Mode::Long) {
-            choice.w
-        } else {
-            op.w() == 1
-        };
+        // Where only 32-bit modes ignore W (VPEXTRD, VPINSRD) that is Intel's doing; AMD raises #UD.
+        let w = if op.is_wig() { choice.w } else { op.w() == 1 };
         let l = if op.is_lig() { choice.l } else { op.l() == 1 };
         let inverted = |bit: bool, at: u32| (!bit as u8) << at;
         let low = (!choice.vvvv & 15) << 3 | (l as u8) << 2 | pp;

@@ -9,7 +9,7 @@ mod operands;
 mod special;
 mod state;
 
-pub use address::base_of as segment_base;
+pub use address::{base_of as segment_base, limit_of as segment_limit};
 
 use crate::case::{Case, CodeBytes, Mode, Patch};
 use crate::encode::{Bytes, Choice, Rm};

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! 1000_1000  code       2 pages  read, write, execute   filled with HLT between cases
-//! 1001_0000  stub       1 page   read, execute          where a completed case ends up
+//! 1001_2000  stub       1 page   read, execute          where a completed case ends up
 //! 1002_1000  read-only  1 page   read
 //! 1002_2000  scratch    2 pages  read, write
 //! ```
@@ -17,8 +17,9 @@ pub const CODE: u64 = 0x1000_1000;
 pub const CODE_SIZE: u64 = 2 * PAGE;
 /// What code memory holds where no case put anything: HLT, which is #GP(0) at CPL 3.
 pub const CODE_FILL: u8 = 0xf4;
-/// The page a completed case leaves through.
-pub const STUB: u64 = 0x1001_0000;
+/// The page a completed case leaves through: beyond the reach of a 16-bit code segment, because the guest's
+/// and the worker's differ.
+pub const STUB: u64 = 0x1001_2000;
 /// Where the jump after the tested instruction leads.
 pub const STUB_FALL: u64 = STUB + 0x400;
 /// Where the jump at a taken branch's target leads.
@@ -33,7 +34,7 @@ pub const SCRATCH_SIZE: u64 = 2 * PAGE;
 pub const SCRATCH_END: u64 = SCRATCH + SCRATCH_SIZE;
 
 /// The native worker's register block (nothing is mapped there in a guest).
-pub const STATE: u64 = 0x1010_0000;
+pub const STATE: u64 = 0x1010_9000;
 
 /// Selectors Linux gives user programs; the guest's GDT has the same entries (Linux, asm/segment.h).
 pub mod selector {

@@ -58,6 +58,12 @@ impl Outcome {
             // (arch/x86/mm/fault.c, sanitize_error_code).
             *error_code &= !1;
         }
+        if self.end != End::Completed {
+            // The return from the host's kernel makes any null selector 0.
+            for s in &mut self.after.selectors {
+                *s = if *s < 4 { 0 } else { *s };
+            }
+        }
         if mode != Mode::Long {
             // Registers' upper halves are undefined after compatibility mode (Intel SDM vol. 1 §3.4.1.1).
             self.after.gpr[..8].iter_mut().for_each(|r| *r &= 0xffff_ffff);

@@ -4,9 +4,10 @@
 //! those of Intel SDM vol. 2 ("Flags Affected", "FPU Flags Affected") unless said otherwise. Entries marked
 //! *vendor* are defined by each manufacturer, differently.
 
+mod faults;
 mod fpu;
 
-use crate::case::Case;
+use crate::case::{Case, Mode};
 use crate::outcome::{End, Outcome};
 use donjon_x86::bits::rflags::{AF, CF, OF, PF, SF, STATUS, ZF};
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
@@ -47,6 +48,12 @@ pub struct Undefined {
     pub memory: Vec<(u64, usize)>,
     /// The whole scratch area.
     pub all_memory: bool,
+    /// RIP.
+    pub rip: bool,
+    /// CR2: several accesses of one instruction are in an order of the processor's own.
+    pub cr2: bool,
+    /// Vectors whose conditions all hold: which of them is raised is up to the processor.
+    pub faults: Vec<u8>,
     /// Approximate results.
     pub tolerance: Tolerance,
 }
@@ -61,6 +68,9 @@ impl Undefined {
         mxcsr: 0,
         memory: Vec::new(),
         all_memory: false,
+        rip: false,
+        cr2: false,
+        faults: Vec::new(),
         tolerance: Tolerance::Exact,
     };
 }
@@ -101,25 +111,61 @@ fn value(case: &Case, register: Register) -> u64 {
     })
 }
 
-/// Where the memory operand lies.
-pub(crate) fn memory_address(case: &Case, i: &Instruction) -> Option<u64> {
+/// The linear address of an offset.
+pub(crate) fn linear(case: &Case, segment: Register, offset: u64) -> u64 {
     let r = &case.before;
-    let base = |s: Register| match s {
+    if case.mode != Mode::Long {
+        let base = crate::generate::segment_base(r.selectors[segment.number()]);
+        return offset.wrapping_add(base) & 0xffff_ffff;
+    }
+    offset.wrapping_add(match segment {
         Register::FS => r.fs_base,
         Register::GS => r.gs_base,
-        s if case.mode != crate::case::Mode::Long => crate::generate::segment_base(r.selectors[s.number()]),
         _ => 0,
-    };
+    })
+}
+
+/// Where the memory operand lies.
+pub(crate) fn memory_address(case: &Case, i: &Instruction) -> Option<u64> {
+    Some(linear(case, i.memory_segment(), memory_offset(case, i)?))
+}
+
+/// The memory operand's offset in its segment. For a bit string it is that of the accessed word.
+pub(crate) fn memory_offset(case: &Case, i: &Instruction) -> Option<u64> {
     let operand = i.op_kinds().position(|k| k == OpKind::Memory)?;
-    i.virtual_address(operand as u32, 0, |register, _, _| {
+    operand_offset(case, i, operand)
+}
+
+/// The offset of memory operand `operand`, named by the encoding or implied.
+pub(crate) fn operand_offset(case: &Case, i: &Instruction, operand: usize) -> Option<u64> {
+    let r = &case.before;
+    let offset = i.virtual_address(operand as u32, 0, |register, _, _| {
         Some(if register.is_segment_register() {
-            base(register)
+            0
         } else if let Some((n, mask)) = gpr(register) {
             r.gpr[n] & mask
         } else {
             return None;
         })
-    })
+    })?;
+    use Mnemonic::*;
+    let string = matches!(i.mnemonic(), Bt | Btc | Btr | Bts) && i.op1_kind() == OpKind::Register;
+    if !string {
+        return Some(offset);
+    }
+    let size = i.memory_size().size() as u32;
+    let sign = 64 - 8 * size;
+    let bit = (value(case, i.op1_register()) << sign) as i64 >> sign;
+    let word = bit >> (8 * size).trailing_zeros();
+    let address_bits = match i.memory_base() {
+        Register::None => i.memory_index(),
+        base => base,
+    };
+    let mask = match address_bits.size() {
+        0 => u64::MAX >> (64 - case.mode.bits()),
+        n => u64::MAX >> (64 - 8 * n),
+    };
+    Some(offset.wrapping_add((word * size as i64) as u64) & mask)
 }
 
 /// Bits of operand 0.
@@ -153,8 +199,24 @@ pub fn undefined(case: &Case, native: &Outcome) -> Undefined {
         && native.after.rip == case.before.rip
     {
         fault(&i, &mut u);
+        u.faults = faults::possible(case, &i, native);
     }
     match i.mnemonic() {
+        // PUSH: of a segment register, all of the operand is written with zeros above the selector, or only
+        // its low 16 bits.
+        Push if i.op0_kind() == OpKind::Register && i.op0_register().is_segment_register() => {
+            let size = -i.stack_pointer_increment();
+            if size > 2 {
+                u.memory
+                    .push((stack_top(native, case.mode) + 2, size as usize - 2));
+            }
+        }
+        // vol. 1 §3.4.1.1: upper halves of registers are not preserved from 64-bit to compatibility mode.
+        Jmp | Call | Retf | Iret | Iretd | Iretq if case.mode == Mode::Long && is_far(&i) => {
+            u.gpr[..8].fill(!0xffff_ffff);
+        }
+        // Not the manual but hypervisors: see `forms::named`.
+        Int1 => u.rip = true,
         // AND, OR, XOR, TEST.
         And | Or | Xor | Test => u.rflags = AF,
         // ANDN, BLSI, BLSMSK, BLSR, BZHI.
@@ -237,6 +299,25 @@ pub fn undefined(case: &Case, native: &Outcome) -> Undefined {
     u
 }
 
+fn is_far(i: &Instruction) -> bool {
+    i.is_jmp_far()
+        || i.is_jmp_far_indirect()
+        || i.is_call_far()
+        || i.is_call_far_indirect()
+        || !matches!(i.mnemonic(), Mnemonic::Jmp | Mnemonic::Call)
+}
+
+/// The linear address of the top of the stack afterwards.
+fn stack_top(native: &Outcome, mode: Mode) -> u64 {
+    use crate::layout::selector::{DATA16, WINDOW_BASE};
+    let (rsp, ss) = (native.after.gpr[4], native.after.selectors[2]);
+    if mode != Mode::Long && ss == DATA16 {
+        WINDOW_BASE + (rsp & 0xffff)
+    } else {
+        rsp
+    }
+}
+
 /// The destination operand.
 fn destination(case: &Case, i: &Instruction, u: &mut Undefined) {
     match i.op0_kind() {
@@ -271,7 +352,19 @@ fn fault(i: &Instruction, u: &mut Undefined) {
         // vol. 1 §13.5 and vol. 2, FXSAVE, FNSAVE: which parts are written before a fault in a later part is
         // not specified. The same goes for stores of several words: vol. 3A §9.1.1.
         Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Fxsave | Fxsave64 | Fnsave
-        | Fnstenv | Pusha | Pushad | Enter | Call => u.all_memory = true,
+        | Fnstenv | Pusha | Pushad | Enter | Call => {
+            u.all_memory = true;
+            u.cr2 = true;
+        }
+        Fldenv | Frstor | Fxrstor | Fxrstor64 | Xrstor | Xrstor64 | Popa | Popad | Retf | Iret | Iretd
+        | Iretq => {
+            u.cr2 = true;
+            if matches!(i.mnemonic(), Popa | Popad) {
+                // POPA: whether registers popped before the faulting one are written is not specified.
+                u.gpr = [u64::MAX; 16];
+                u.gpr[4] = 0;
+            }
+        }
         _ => {}
     }
 }
@@ -279,7 +372,6 @@ fn fault(i: &Instruction, u: &mut Undefined) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::Mode;
     use crate::regs::Regs;
 
     fn case(bytes: &[u8], rcx: u64) -> Case {

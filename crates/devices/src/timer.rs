@@ -3,6 +3,7 @@
 use donjon_engine::Clock;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -85,8 +86,10 @@ impl Shared {
                     let callback = entry.callback.clone();
                     q.running = true;
                     drop(q);
-                    callback();
-                    drop(callback);
+                    // One device's mistake must not stop the time of all others.
+                    if catch_unwind(AssertUnwindSafe(move || callback())).is_err() {
+                        tracing::error!("a device's timer callback panicked");
+                    }
                     q = self.lock();
                     q.running = false;
                     if q.paused {
@@ -188,7 +191,6 @@ impl Drop for Timers {
         if let Some(t) = self.thread.take()
             && t.thread().id() != thread::current().id()
         {
-            // A callback that panicked has been reported already.
             let _ = t.join();
         }
     }
@@ -295,6 +297,20 @@ mod tests {
         }
         t.pause();
         assert_eq!(count.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn a_callback_that_panics_stops_nothing_else() {
+        let t = timers();
+        let (tx, rx) = mpsc::channel();
+        let (bad, good) = (
+            t.timer(|| panic!("on purpose")),
+            t.timer(move || tx.send(()).unwrap()),
+        );
+        bad.arm(0);
+        good.arm(t.clock().nanoseconds() + 1_000_000);
+        rx.recv_timeout(LONG).unwrap();
+        t.pause();
     }
 
     #[test]

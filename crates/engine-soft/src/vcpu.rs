@@ -1,20 +1,25 @@
 //! The execution loop: attention, blocks, exceptions.
 
 use crate::cpu::{Cpu, Fault, R, Stop};
-use crate::decode::Blocks;
+use crate::decode::{Blocks, Op};
 use donjon_engine::{Attention, EngineError, Exit, Vcpu};
 use donjon_x86::bits::rflags;
+use donjon_memory::Ram;
 use donjon_x86::{Activity, CpuState, Seg, exception};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// One interpreted vCPU.
 pub(crate) struct SoftVcpu {
     cpu: Cpu,
     blocks: Blocks,
+    ram: Arc<Ram>,
 }
 
 impl SoftVcpu {
     pub fn new(cpu: Cpu) -> Self {
-        Self { cpu, blocks: Blocks::new() }
+        let ram = cpu.board.ram.clone();
+        Self { cpu, blocks: Blocks::new(), ram }
     }
 
     /// Acts on what others asked for between two instructions. `Some` ends the run.
@@ -95,36 +100,67 @@ impl SoftVcpu {
     #[inline(always)]
     fn block(&mut self, single: bool) -> R {
         let cpu = &mut self.cpu;
-        let block = match self.blocks.at(cpu) {
-            Ok(b) => b,
-            Err(stop) => return Err(stop),
-        };
-        let limit = if cpu.is64() { u64::MAX } else { cpu.seg[Seg::Cs as usize].limit as u64 };
-        for op in &block.ops {
-            let rip = cpu.rip();
-            let next = rip.wrapping_add(op.len as u64);
-            if next.wrapping_sub(1) > limit {
-                return Err(cpu.gp(0));
-            }
-            cpu.next_rip = next;
-            let result = (op.run)(cpu, op);
-            match result {
-                Ok(()) => {}
-                Err(Stop::Fault) => return Err(Stop::Fault),
-                Err(Stop::Again) => return Err(Stop::Again),
-                Err(stop) => {
-                    cpu.set_rip(cpu.next_rip);
-                    cpu.instructions += 1;
-                    return Err(stop);
+        let run = self.blocks.at(cpu, &self.ram)?;
+        if !cpu.is64() {
+            // The last byte of every instruction must be inside the code segment.
+            let limit = cpu.seg[Seg::Cs as usize].limit as u64;
+            if cpu.rip() + run.len as u64 - 1 > limit {
+                let (first, rip) = (run.ops[0], cpu.rip());
+                if rip + first.len as u64 - 1 > limit {
+                    return Err(cpu.gp(0));
                 }
-            }
-            cpu.set_rip(cpu.next_rip);
-            cpu.instructions += 1;
-            if single || !block.current(cpu) {
-                break;
+                return Self::execute(cpu, &[first], || true);
             }
         }
+        if single {
+            return Self::execute(cpu, &run.ops[..1], || true);
+        }
+        match run.at {
+            Some(at) => {
+                let generation = self.ram.code().cell(at);
+                Self::execute(cpu, run.ops, || generation.load(Ordering::Relaxed) == run.generation)
+            }
+            None => Self::execute(cpu, run.ops, || true),
+        }
+    }
+
+    /// Runs instructions one after the other for as long as they are `current`.
+    #[inline(always)]
+    fn execute(cpu: &mut Cpu, ops: &[Op], current: impl Fn() -> bool) -> R {
+        let Some((last, body)) = ops.split_last() else { return Ok(()) };
+        // Only the last instruction of a block can branch. Until then the instruction pointer is counted
+        // here and only written for the handlers: reading it back each time would cost more than they do.
+        let mut rip = cpu.rip();
+        for (n, op) in body.iter().enumerate() {
+            let next = rip.wrapping_add(op.len as u64);
+            cpu.next_rip = next;
+            if let Err(stop) = (op.run)(cpu, op) {
+                return Self::stopped(cpu, n as u64, stop);
+            }
+            rip = next;
+            cpu.set_rip(rip);
+            if !current() {
+                cpu.instructions += n as u64 + 1;
+                return Ok(());
+            }
+        }
+        cpu.next_rip = rip.wrapping_add(last.len as u64);
+        if let Err(stop) = (last.run)(cpu, last) {
+            return Self::stopped(cpu, body.len() as u64, stop);
+        }
+        cpu.set_rip(cpu.next_rip);
+        cpu.instructions += ops.len() as u64;
         Ok(())
+    }
+
+    /// Accounts for a block that `done` instructions into it did not go on.
+    fn stopped(cpu: &mut Cpu, done: u64, stop: Stop) -> R {
+        cpu.instructions += done;
+        if !matches!(stop, Stop::Fault | Stop::Again) {
+            cpu.set_rip(cpu.next_rip);
+            cpu.instructions += 1;
+        }
+        Err(stop)
     }
 
     /// One instruction with everything that debugging adds: instruction breakpoints before, single-step

@@ -146,10 +146,10 @@ mod native {
     pub unsafe fn compare_exchange_128(p: *mut u8, old: u128, new: u128) -> Result<u128, u128> {
         let (mut lo, mut hi) = (old as u64, (old >> 64) as u64);
         // SAFETY: the caller vouches for `p`. RBX belongs to the compiler, so it is swapped in and back out
-        // around the one instruction that needs it.
+        // around the one instruction that needs it; no operand may be allocated to it.
         unsafe {
-            asm!("xchg {b}, rbx", "lock cmpxchg16b [{p}]", "mov rbx, {b}",
-                 b = inout(reg) new as u64 => _, p = in(reg) p, in("rcx") (new >> 64) as u64,
+            asm!("xchg rsi, rbx", "lock cmpxchg16b [rdi]", "mov rbx, rsi",
+                 inout("rsi") new as u64 => _, in("rdi") p, in("rcx") (new >> 64) as u64,
                  inout("rax") lo, inout("rdx") hi, options(nostack))
         };
         let seen = (hi as u128) << 64 | lo as u128;

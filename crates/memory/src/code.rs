@@ -41,6 +41,12 @@ impl CodeMap {
         self.generations[offset >> PAGE_SHIFT].load(Acquire)
     }
 
+    /// The counter behind [`CodeMap::generation`].
+    #[inline(always)]
+    pub fn cell(&self, offset: usize) -> &AtomicU32 {
+        &self.generations[offset >> PAGE_SHIFT]
+    }
+
     /// Marks `len` bytes at `offset` (within one page) as code about to be decoded and returns the page's
     /// generation. Bytes read after this call are either current, or the generation has moved on.
     pub fn mark(&self, offset: usize, len: usize) -> u32 {

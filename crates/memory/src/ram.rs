@@ -113,6 +113,7 @@ impl Ram {
     }
 
     /// Marks and generations of decoded code.
+    #[inline(always)]
     pub fn code(&self) -> &CodeMap {
         &self.code
     }

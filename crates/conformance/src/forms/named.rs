@@ -45,11 +45,20 @@ pub fn named(code: Code, mode: Mode) -> Option<Named> {
         }
         _ if matches!(
             code,
-            Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
+            Code::Reservednop_rm16_r16_0F0D
+                | Code::Reservednop_rm32_r32_0F0D
+                | Code::Reservednop_rm64_r64_0F0D
         ) =>
         {
             NotRun("with a register operand AMD raises #UD (AMD APM vol. 3, PREFETCHlevel)")
         }
+        Sysret if mode != Mode::Long => {
+            NotRun("outside 64-bit mode Intel raises #UD, AMD #GP at CPL 3 (AMD APM vol. 3, SYSRET)")
+        }
+        _ if code == Code::Movsxd_r16_rm16 => {
+            Partly("AMD reads 32 bits of memory (AMD APM vol. 3, MOVSXD), Intel 16: only with a register")
+        }
+        Int1 => Partly("a hypervisor below the host may deliver it as a fault: RIP is not compared"),
         Ud0 => NotRun("whether a ModRM byte belongs to it depends on the vendor (AMD APM vol. 3, UD0)"),
         Rdtsc => Partly("the time differs: only that it is written as two 32-bit halves"),
         Rdtscp => Partly("time and processor number differ: only that they are 32-bit"),

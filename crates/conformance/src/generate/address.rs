@@ -5,6 +5,7 @@ use crate::case::Mode;
 use crate::encode::{Address, Rm};
 use crate::layout::*;
 use crate::values;
+use iced_x86::Mnemonic;
 
 const RSP: u8 = 4;
 const RBP: u8 = 5;
@@ -15,6 +16,15 @@ pub fn base_of(s: u16) -> u64 {
         selector::CODE16 => CODE,
         selector::DATA16 | selector::SHORT => selector::WINDOW_BASE,
         _ => 0,
+    }
+}
+
+/// The limit of one of the selectors of [`selector`].
+pub fn limit_of(s: u16) -> u32 {
+    match s {
+        selector::CODE16 | selector::DATA16 => 0xffff,
+        selector::SHORT => selector::SHORT_LIMIT,
+        _ => u32::MAX,
     }
 }
 
@@ -32,6 +42,10 @@ impl Builder {
         };
         let r = &mut self.rng;
         let inside = SCRATCH_SIZE - size;
+        // Whether ARPL wants to write where it changes nothing is up to the vendor.
+        if self.code.mnemonic() == Mnemonic::Arpl {
+            return SCRATCH + r.below(inside + 1);
+        }
         match r.below(100) {
             0..=58 => (SCRATCH + r.below(inside + 1)) / align * align,
             59..=78 => SCRATCH + r.below(inside + 1),
@@ -43,8 +57,10 @@ impl Builder {
             89..=92 => SCRATCH_END - 1 - r.below(size),
             93 => READ_ONLY - 1 - r.below(size),
             94..=95 => SCRATCH_END + r.below(PAGE),
-            // Not canonical, or just so.
-            96 => 0x7fff_ffff_ffff - r.below(size + 2),
+            // Not canonical, or just so. How near to the edge an access may come before it counts as beyond is
+            // up to the processor: AMD's refuse some that end below it.
+            96 => 0x7fff_ffff_ff00 - r.below(size + 2),
+            97 if r.chance(1, 2) => 0x8000_0000_0000 + r.below(64),
             97 => values::integer(r, 64) | 1 << 62,
             98 => r.below(PAGE),
             _ => SCRATCH + r.below(64) * 64 + 64 - r.below(size).min(63),
@@ -70,6 +86,12 @@ impl Builder {
             // 16-bit addresses only reach the window.
             (Mode::Compat32, 3..=7) if self.address_bits == 16 => 4 + self.rng.below(2) as usize,
             _ => return default,
+        };
+        // Whether ARPL wants to write although it changes nothing is up to the vendor.
+        let chosen = if chosen == 1 && self.code.mnemonic() == Mnemonic::Arpl {
+            default
+        } else {
+            chosen
         };
         self.prefixes.push(OVERRIDES[chosen]);
         // 64-bit mode ignores the others (Intel SDM vol. 1 §3.3.4).
@@ -112,7 +134,9 @@ impl Builder {
     fn address_register(&mut self, index: bool) -> u8 {
         loop {
             let r = self.rng.below(self.mode.registers() as u64) as u8;
-            if !(index && r == RSP) {
+            // EDX:EAX says which components XSAVE and its like handle.
+            let mask = self.op.is_save_restore() && matches!(r, 0 | 2);
+            if !(index && r == RSP) && !mask {
                 return r;
             }
         }

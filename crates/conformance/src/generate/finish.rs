@@ -107,7 +107,7 @@ impl Builder {
         let memory = matches!(self.choice.rm, Rm::Memory(_));
         if legacy && self.op.can_use_lock_prefix() && memory && self.rng.chance(1, 3) {
             self.prefixes.push(0xf0);
-        } else if legacy && self.rng.chance(1, 100) {
+        } else if legacy && !self.op.amd_lock_reg_bit() && self.rng.chance(1, 100) {
             // LOCK where it is not allowed: #UD (Intel SDM vol. 2A, LOCK).
             self.prefixes.push(0xf0);
             self.illegal = true;
@@ -128,6 +128,11 @@ impl Builder {
             // AMD's near branches become 16-bit ones, Intel's ignore it (Intel SDM vol. 2A §2.2.1.7; AMD APM
             // vol. 3, "Near Branches in 64-Bit Mode").
             if prefix == 0x66 && self.mode == Mode::Long && self.is_near_branch() {
+                continue;
+            }
+            // Repeat prefixes on branches are reserved (Intel SDM vol. 2A §2.1.1), and AMD's LOOPE and LOOPNE
+            // do heed them.
+            if prefix != 0x66 && self.code.flow_control() != FlowControl::Next {
                 continue;
             }
             if self.rng.chance(1, of) && !self.prefixes.contains(&prefix) {

@@ -6,7 +6,7 @@ use crate::encode::{self, Rm};
 use crate::layout::*;
 use crate::regs::XSAVE_SIZE;
 use crate::values;
-use iced_x86::{MemorySize, OpCodeOperandKind as Kind};
+use iced_x86::{Code, MemorySize, OpCodeOperandKind as Kind};
 
 const RBX: u8 = 3;
 const RSI: u8 = 6;
@@ -71,7 +71,11 @@ impl Builder {
                 register
             };
             self.interesting(kind, self.choice.opcode_register);
-        } else if encode::can_be_memory(kind) && (!encode::can_be_register(kind) || self.rng.chance(3, 5)) {
+        } else if encode::can_be_memory(kind)
+            && (!encode::can_be_register(kind) || self.rng.chance(3, 5))
+            // AMD reads 32 bits here, Intel 16.
+            && self.code != Code::Movsxd_r16_rm16
+        {
             let size = self.memory_size();
             self.choice.rm = self.memory_operand(size);
             self.fill_memory();

@@ -162,7 +162,9 @@ impl Builder {
         let linear = self.place(bytes * 2);
         self.regs.gpr[RSP] = match (self.mode, self.regs.selectors[SS]) {
             (Mode::Long, _) => linear,
-            (_, selector::DATA16) => linear.wrapping_sub(selector::WINDOW_BASE) & 0xffff | STATE & 0xffff_0000,
+            (_, selector::DATA16) => {
+                linear.wrapping_sub(selector::WINDOW_BASE) & 0xffff | STATE & 0xffff_0000
+            }
             _ => linear & 0xffff_ffff,
         };
     }
@@ -179,6 +181,9 @@ impl Builder {
             _ if negative && self.code.mnemonic() == Mnemonic::Idiv => u64::MAX,
             _ => 0,
         };
+        if bytes == 1 && self.pinned(RAX as u8) {
+            return;
+        }
         if bytes == 1 {
             let r = &mut self.regs.gpr[RAX];
             *r = *r & !0xff00 | (high & 0xff) << 8;
@@ -303,7 +308,9 @@ impl Builder {
         let linear = self.place(16);
         self.regs.gpr[RBP] = match (self.mode, ss) {
             (Mode::Long, _) => linear,
-            (_, selector::DATA16) => linear.wrapping_sub(selector::WINDOW_BASE) & 0xffff | STATE & 0xffff_0000,
+            (_, selector::DATA16) => {
+                linear.wrapping_sub(selector::WINDOW_BASE) & 0xffff | STATE & 0xffff_0000
+            }
             _ => linear & 0xffff_ffff,
         };
         if self.choice.immediate.len() == 3 {
@@ -369,13 +376,17 @@ impl Builder {
 
     /// A far pointer with an offset of `bytes`: to any of the three kinds of code, or a bad selector.
     pub(super) fn far_target(&mut self, bytes: usize) -> (u64, u16) {
+        // A call pushes with the stack pointer of the old or of the new mode, as the vendor likes; with a
+        // flat stack they are the same.
+        let flat = self.mode == Mode::Long || self.regs.selectors[SS] == selector::DATA;
         let mode = match bytes {
             2 => Mode::Compat16,
-            _ => self.rng.pick(&Mode::ALL),
+            _ if flat => self.rng.pick(&Mode::ALL),
+            _ => self.rng.pick(&[Mode::Compat16, Mode::Compat32]),
         };
         let linear = self.target(mode);
         let selector = match mode {
-            _ if self.rng.chance(1, 6) => self.selector(),
+            _ if self.rng.chance(1, 6) => self.bad_code_selector(),
             Mode::Long => selector::CODE64,
             Mode::Compat32 => selector::CODE32,
             Mode::Compat16 => selector::CODE16,
@@ -437,6 +448,16 @@ impl Builder {
 
     fn selector(&mut self) -> u16 {
         self.rng.pick(&SELECTORS)
+    }
+
+    /// Any but one of code of another kind than the target's.
+    fn bad_code_selector(&mut self) -> u16 {
+        loop {
+            let s = self.selector();
+            if !matches!(s, selector::CODE16 | selector::CODE32 | selector::CODE64) {
+                return s;
+            }
+        }
     }
 
     fn selector_operand(&mut self) {

@@ -6,7 +6,7 @@ use crate::layout::*;
 use crate::regs::full_tag;
 use crate::values::{self, Flavor};
 use donjon_x86::bits::rflags::*;
-use iced_x86::{CpuidFeature, EncodingKind, MemorySize, OpCodeOperandKind as Kind};
+use iced_x86::{CpuidFeature, EncodingKind, MemorySize, Mnemonic, OpCodeOperandKind as Kind};
 
 impl Builder {
     /// Fills in every register. Operands, addresses and special cases overwrite some of them later.
@@ -47,7 +47,10 @@ impl Builder {
     /// instruction is cut off.
     fn code_address(&mut self) -> u64 {
         let r = &mut self.rng;
+        // How many bytes of UD1 are fetched before it faults is up to the vendor.
+        let whole = self.code.mnemonic() == Mnemonic::Ud1;
         match r.below(64) {
+            _ if whole => CODE + 0x300 + r.below(CODE_SIZE - 0x600),
             0..=1 => CODE + PAGE - 1 - r.below(15),
             2 => CODE + CODE_SIZE - 1 - r.below(20),
             _ => CODE + 0x300 + r.below(CODE_SIZE - 0x600),
@@ -124,7 +127,12 @@ impl Builder {
     }
 
     fn wide_memory(&self) -> bool {
-        self.op.memory_size().size() > 8 || self.op.is_save_restore()
+        self.op.memory_size().size() > 8
+            || self.op.is_save_restore()
+            || matches!(
+                self.code.mnemonic(),
+                Mnemonic::Enter | Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu
+            )
     }
 
     fn uses_vectors(&self) -> bool {

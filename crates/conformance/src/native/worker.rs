@@ -45,7 +45,7 @@ const SIGNALS: [i32; 6] = [
     libc::SIGTRAP,
     libc::SIGSYS,
 ];
-const SIGNAL_STACK: u64 = STATE + 0x10_0000;
+const SIGNAL_STACK: u64 = STATE + 0x1000_0000;
 const SIGNAL_STACK_SIZE: u64 = 0x1_0000;
 
 fn set_signals() {

@@ -1,5 +1,10 @@
 //! Interrupt messages: what travels between I/O APICs, MSI devices and local APICs.
 
+/// MSI data: level-triggered.
+const LEVEL: u32 = 1 << 15;
+/// MSI data: a level is asserted.
+const ASSERT: u32 = 1 << 14;
+
 /// Delivery mode (Intel SDM vol. 3A §11.6.1, 11.11.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeliveryMode {
@@ -64,13 +69,17 @@ impl Message {
         if address & 0xffff_ffff_fff0_0000 != Self::MSI_WINDOW {
             return None;
         }
+        if data & (LEVEL | ASSERT) == LEVEL {
+            // The end of a level, which needs no message.
+            return None;
+        }
         let a = address as u32;
         let id = a >> 12 & 0xff | (a >> 5 & 0x7f) << 8;
         Some(Self {
             destination: Destination::from_device(id, a & 4 != 0),
             mode: DeliveryMode::from_bits(data >> 8),
             vector: data as u8,
-            level: data & 1 << 15 != 0,
+            level: data & LEVEL != 0,
             redirect: a & 8 != 0,
         })
     }

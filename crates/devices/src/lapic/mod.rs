@@ -9,8 +9,10 @@
 //! at the priority, so at least one of the two sees the other and raises [`Attention::INTERRUPT`].
 //!
 //! What this model leaves out, as current processors do: the APIC bus with its arbitration, focus processors,
-//! remote reads, and a writable APIC ID. There is no system-management mode, so SMIs are dropped. Logical
-//! x2APIC and flat addresses of devices reach the processors whose ID fits in them.
+//! remote reads, and a writable APIC ID. There is no system-management mode, so SMIs are dropped.
+//!
+//! IA32_TSC_DEADLINE is compared with the board's [`Clock`]: an engine whose guest has moved its time-stamp
+//! counter (IA32_TSC_ADJUST) passes the deadline less that offset.
 
 mod base;
 mod cluster;

@@ -394,7 +394,7 @@ impl Cpu {
         let mut out = [0; N];
         let mut bytes = [0; 64];
         if self.need_read == 0 {
-            self.check_data(linear, N * 8, Kind::Read, 1)?;
+            self.check_data(linear, N * 8, Kind::Read, 16)?;
         }
         self.read_bytes_linear(seg, linear, &mut bytes[..N * 8])?;
         for (o, b) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
@@ -423,7 +423,7 @@ impl Cpu {
             *b = q.to_le_bytes();
         }
         if self.need_write == 0 {
-            self.check_data(linear, N * 8, Kind::Write, 1)?;
+            self.check_data(linear, N * 8, Kind::Write, 16)?;
         }
         self.write_bytes_linear(seg, linear, &bytes[..N * 8])
     }
@@ -446,9 +446,13 @@ impl Cpu {
         self.write_bytes_linear(seg, linear, data)
     }
 
-    /// Raises the fault that a store of `size` bytes at `ea` would meet.
-    pub fn probe_write(&mut self, seg: u8, ea: u64, size: usize) -> R {
+    /// Raises the fault that a store of `size` bytes at `ea` would meet, with alignment checking one that
+    /// is not aligned to `align`.
+    pub fn probe_write(&mut self, seg: u8, ea: u64, size: usize, align: usize) -> R {
         let linear = self.linear(seg, ea, size, Kind::Write)?;
+        if self.need_write == 0 {
+            self.check_data(linear, size, Kind::Write, align)?;
+        }
         self.place(seg, linear, Kind::Write)?;
         if linear & 0xfff > 0x1000 - size as u64 {
             self.place(seg, self.next_page(linear), Kind::Write)?;

@@ -290,10 +290,12 @@ impl Cpu {
         self.raise(exception::NM)
     }
 
-    /// Checks that a VEX-encoded vector instruction may run.
+    /// Checks that a VEX-encoded vector instruction may run: not in real-address or virtual-8086 mode
+    /// (Intel SDM vol. 2A §2.3.1).
     #[inline(always)]
     pub fn avx(&mut self) -> R {
-        if self.cr4 & cr4::OSXSAVE == 0 || self.xcr0 & 6 != 6 {
+        let real = !self.is64() && (!self.protected() || self.rflags & rflags::VM != 0);
+        if self.cr4 & cr4::OSXSAVE == 0 || self.xcr0 & 6 != 6 || real {
             return Err(self.raise(exception::UD));
         }
         if self.cr0 & cr0::TS != 0 {

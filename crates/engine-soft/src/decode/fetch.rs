@@ -17,6 +17,8 @@ pub(crate) struct Decoded {
     pub generation: u32,
     /// RAM offset and generation of a second page that the only instruction runs into.
     pub second: Option<(usize, u32)>,
+    /// Bytes the instructions cover.
+    pub len: u16,
 }
 
 impl Cpu {
@@ -62,7 +64,8 @@ impl Cpu {
                 }
             }
         }
-        Ok(Decoded { ops, generation: generation.unwrap_or(u32::MAX), second: None })
+        let len = ops.iter().map(|op| op.len as u16).sum();
+        Ok(Decoded { ops, generation: generation.unwrap_or(u32::MAX), second: None, len })
     }
 
     /// An instruction that begins in one page, at RAM offset `at` with `here` bytes left, and ends in the next.
@@ -87,7 +90,7 @@ impl Cpu {
             }
         };
         let op = self.decode_one(&bytes, options).unwrap_or_else(|e| self.undecodable(&bytes, e));
-        Ok(Decoded { ops: vec![op], generation, second })
+        Ok(Decoded { ops: vec![op], generation, second, len: op.len as u16 })
     }
 
     /// Code outside RAM (a ROM, a device): one instruction, not cached.
@@ -98,7 +101,7 @@ impl Cpu {
         }
         let options = features::options(&self.board.model);
         let op = self.decode_one(&bytes, options).unwrap_or_else(|e| self.undecodable(&bytes, e));
-        Decoded { ops: vec![op], generation: 0, second: Some((usize::MAX, 0)) }
+        Decoded { ops: vec![op], generation: 0, second: None, len: op.len as u16 }
     }
 
     fn code_map(&self) -> &CodeMap {

@@ -33,10 +33,18 @@ impl Cpu {
         Ok(match msr {
             IA32_TSC => self.tsc(),
             IA32_TSC_ADJUST => m.tsc_adjust,
-            IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => {
+            IA32_APIC_BASE | X2APIC_FIRST..=X2APIC_LAST => {
                 return self.board.apic.read_msr(msr).map_err(|_| self.gp(0));
             }
-            IA32_PLATFORM_ID | IA32_FEATURE_CONTROL | IA32_MCG_CAP | IA32_DEBUGCTL => 0,
+            // The APIC compares with the counter before adjustment.
+            IA32_TSC_DEADLINE => match self.board.apic.read_msr(msr) {
+                Ok(0) => 0,
+                Ok(at) => at.wrapping_add(m.tsc_adjust),
+                Err(_) => return Err(self.gp(0)),
+            },
+            IA32_PLATFORM_ID | IA32_MCG_CAP | IA32_DEBUGCTL => 0,
+            // Locked, with nothing enabled.
+            IA32_FEATURE_CONTROL => 1,
             // Microcode revision, in the upper half.
             IA32_BIOS_SIGN_ID => 1 << 32,
             IA32_ARCH_CAPABILITIES => cpuid::ARCH_CAPABILITIES,
@@ -83,7 +91,12 @@ impl Cpu {
         match msr {
             IA32_TSC => self.msrs.tsc_adjust = v.wrapping_sub(self.board.clock.tsc()),
             IA32_TSC_ADJUST => self.msrs.tsc_adjust = v,
-            IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST => {
+            IA32_TSC_DEADLINE => {
+                // Zero disarms; a deadline that the adjustment makes zero or negative has passed.
+                let at = if v == 0 { 0 } else { v.wrapping_sub(self.msrs.tsc_adjust).max(1) };
+                return self.board.apic.write_msr(msr, at).map_err(|_| self.gp(0));
+            }
+            IA32_APIC_BASE | X2APIC_FIRST..=X2APIC_LAST => {
                 let done = self.board.apic.write_msr(msr, v);
                 if msr == IA32_APIC_BASE {
                     // The register page may have moved.

@@ -56,9 +56,10 @@ fn vcvtps2ph<const K: u8>(cpu: &mut Cpu, op: &Op) -> R {
         put::<VEX128>(cpu, op.a, r, 0);
         return Ok(());
     }
-    // A page fault comes before the exceptions.
+    // A fault of the store comes before the exceptions.
     let ea = cpu.ea(op);
-    cpu.probe_write(op.seg, ea, if K == VEX256 { 16 } else { 8 })?;
+    let size = if K == VEX256 { 16 } else { 8 };
+    cpu.probe_write(op.seg, ea, size, size)?;
     deliver(cpu, &env)?;
     match K {
         VEX256 => cpu.write_vector(op.seg, ea, false, [r as u64, (r >> 64) as u64]),

@@ -1,6 +1,7 @@
 //! AVX2 gathers.
 
 use super::lanes::{Element, V, high, low, pair};
+use super::moves::read_element;
 use super::shape::*;
 use crate::cpu::{Cpu, R};
 use crate::decode::{Handler, Op};
@@ -55,7 +56,7 @@ fn gather<T: Element + Word, I: Index, const K: u8>(cpu: &mut Cpu, op: &Op) -> R
             } else {
                 sum as u32 as u64
             };
-            match cpu.read::<T>(op.seg, ea) {
+            match read_element::<T>(cpu, op.seg, ea) {
                 Ok(v) => out[lane] = v.with(out[lane], at),
                 Err(stop) => {
                     outcome = Err(stop);

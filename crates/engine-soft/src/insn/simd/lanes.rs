@@ -77,12 +77,13 @@ macro_rules! element {
             const ONES: Self = $ones;
             #[inline(always)]
             fn at(v: V, i: usize) -> Self {
-                let half = if i % $n < $n / 2 {
+                let bit = i as u32 * (128 / $n);
+                let half = if bit & 64 == 0 {
                     v as u64
                 } else {
                     (v >> 64) as u64
                 };
-                (half >> (i as u32 % ($n / 2) * (128 / $n))) as $t
+                (half >> (bit & 63)) as $t
             }
             #[inline(always)]
             fn with(self, v: V, i: usize) -> V {

@@ -5,6 +5,7 @@ use super::shape::*;
 use crate::cpu::{Cpu, R};
 use crate::decode::{Handler, Op};
 use donjon_memory::Word;
+use donjon_x86::bits::rflags;
 use iced_x86::Mnemonic::*;
 
 /// MXCSR bits that LDMXCSR takes (SDM vol. 1 §10.2.3).
@@ -223,15 +224,33 @@ fn masks(l: &Low) -> Option<Handler> {
     })
 }
 
+/// Loads an element for an instruction that takes no part in alignment checking.
+pub(super) fn read_element<T: Word>(cpu: &mut Cpu, seg: u8, ea: u64) -> R<T> {
+    if cpu.rflags & rflags::AC == 0 {
+        return cpu.read(seg, ea);
+    }
+    let mut bytes = [0; 8];
+    cpu.read_bytes(seg, ea, &mut bytes[..T::SIZE])?;
+    Ok(T::from_u64(u64::from_le_bytes(bytes)))
+}
+
+/// As [`read_element`].
+fn write_element<T: Word>(cpu: &mut Cpu, seg: u8, ea: u64, v: T) -> R {
+    if cpu.rflags & rflags::AC == 0 {
+        return cpu.write(seg, ea, v);
+    }
+    cpu.write_bytes(seg, ea, &v.to_u64().to_le_bytes()[..T::SIZE])
+}
+
 /// Stores the elements whose bit in `mask` is set; all of them or, if one faults, none.
 fn store_masked<T: Word>(cpu: &mut Cpu, seg: u8, ea: u64, elements: &[T], mask: u32) -> R {
     let selected = |i: &usize| mask >> i & 1 != 0;
     let address = |i: usize| ea.wrapping_add((i * T::SIZE) as u64);
     for i in (0..elements.len()).filter(selected) {
-        cpu.probe_write(seg, address(i), T::SIZE)?;
+        cpu.probe_write(seg, address(i), T::SIZE, 1)?;
     }
     for i in (0..elements.len()).filter(selected) {
-        cpu.write(seg, address(i), elements[i])?;
+        write_element(cpu, seg, address(i), elements[i])?;
     }
     Ok(())
 }
@@ -247,7 +266,7 @@ fn maskmovdqu<const K: u8>(cpu: &mut Cpu, op: &Op) -> R {
     let mask = sign_mask::<u8>(xmm(cpu, op.c));
     let bytes = xmm(cpu, op.b).to_le_bytes();
     // All 16 bytes must be writable, whatever the mask; the SDM leaves that open and processors do it.
-    cpu.probe_write(op.seg, ea, 16)?;
+    cpu.probe_write(op.seg, ea, 16, 8)?;
     store_masked(cpu, op.seg, ea, &bytes, mask as u32)
 }
 
@@ -261,7 +280,7 @@ fn load_masked<T: Element + Word, const K: u8>(cpu: &mut Cpu, op: &Op) -> R {
     let mut out = [0; 2];
     for i in 0..if K == VEX256 { 2 * T::N } else { T::N } {
         if signs >> i & 1 != 0 {
-            let element: T = cpu.read(op.seg, ea.wrapping_add((i * T::SIZE) as u64))?;
+            let element: T = read_element(cpu, op.seg, ea.wrapping_add((i * T::SIZE) as u64))?;
             out[i / T::N] = element.with(out[i / T::N], i % T::N);
         }
     }

@@ -20,8 +20,12 @@ pub fn check_alignment(cpu: &mut Cpu, linear: u64, align: u64) -> R {
 /// Makes sure that `size` bytes, at most a page, can be accessed, so that accesses to parts of them do not
 /// fault after some have been done.
 pub fn probe(cpu: &mut Cpu, seg: u8, linear: u64, size: usize, kind: Kind) -> R {
-    cpu.place(seg, linear, kind)?;
     let last = linear.wrapping_add(size as u64 - 1);
+    if !canonical(last) {
+        // Worse than a page fault at the first byte.
+        cpu.place(seg, last, kind)?;
+    }
+    cpu.place(seg, linear, kind)?;
     if (last ^ linear) >> 12 != 0 {
         cpu.place(seg, last & !0xfff, kind)?;
     }

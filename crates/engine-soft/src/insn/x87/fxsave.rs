@@ -201,7 +201,7 @@ mod tests {
         };
         (f.instruction, f.data) = (0x1234_5678_9abc, 0x8765_4321_0fed);
         for n in 0..8 {
-            (f.significand[n], f.sign_exponent[n]) = (1 << 63 | n as u64 * 3, n as u16 * 5 + 1);
+            (f.significand[n], f.sign_exponent[n]) = ((1 << 63) + n as u64 * 3, n as u16 * 5 + 1);
         }
         let mut area = [0xaa; LEGACY];
         put_x87(&f, &mut area, true);

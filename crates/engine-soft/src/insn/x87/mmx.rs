@@ -302,7 +302,7 @@ fn interleave_dwords(a: u64, b: u64) -> u64 {
 
 /// Multiply, round and scale: bits 30-15 of the product, rounded at bit 14.
 fn multiply_rounded(a: i16, b: i16) -> i16 {
-    (((a as i32 * b as i32 >> 14) + 1) >> 1) as i16
+    ((((a as i32 * b as i32) >> 14) + 1) >> 1) as i16
 }
 
 fn ones(b: bool) -> u64 {
@@ -363,8 +363,8 @@ pub fn lower(i: &Instruction) -> Option<Handler> {
         Psubusw_mm_mmm64 => two!(|a, b| words(a, b, u16::saturating_sub)),
 
         Pmullw_mm_mmm64 => two!(|a, b| words(a, b, u16::wrapping_mul)),
-        Pmulhw_mm_mmm64 => two!(|a, b| swords(a, b, |x, y| (x as i32 * y as i32 >> 16) as i16)),
-        Pmulhuw_mm_mmm64 => two!(|a, b| words(a, b, |x, y| (x as u32 * y as u32 >> 16) as u16)),
+        Pmulhw_mm_mmm64 => two!(|a, b| swords(a, b, |x, y| ((x as i32 * y as i32) >> 16) as i16)),
+        Pmulhuw_mm_mmm64 => two!(|a, b| words(a, b, |x, y| ((x as u32 * y as u32) >> 16) as u16)),
         Pmulhrsw_mm_mmm64 => two!(|a, b| swords(a, b, multiply_rounded)),
         Pmuludq_mm_mmm64 => two!(|a, b| (a & 0xffff_ffff) * (b & 0xffff_ffff)),
         Pmaddwd_mm_mmm64 => two!(multiply_add),

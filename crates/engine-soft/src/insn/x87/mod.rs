@@ -12,8 +12,10 @@ mod mmx;
 mod opcode;
 mod operand;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod transcendental;
-mod xsave;
+pub(crate) mod xsave;
 
 use crate::decode::{Handler, Op};
 use iced_x86::{Code, Instruction};

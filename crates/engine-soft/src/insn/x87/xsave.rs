@@ -30,9 +30,9 @@ enum Form {
     Compacted,
 }
 
-/// #UD, #NM, alignment and paging (Intel SDM vol. 1 §13.7 and §13.8); the effective address and RFBM.
-/// CR0.EM does not matter to these instructions, nor does XSTATE_BV to what must be accessible.
-fn check(cpu: &mut Cpu, op: &Op, kind: Kind) -> R<(u64, u64)> {
+/// #UD, #NM, segment, alignment and paging of the first byte (Intel SDM vol. 1 §13.7 and §13.8); the
+/// effective address, RFBM and the size of the area. CR0.EM does not matter to these instructions.
+fn check(cpu: &mut Cpu, op: &Op, kind: Kind) -> R<(u64, u64, usize)> {
     if cpu.cr4 & cr4::OSXSAVE == 0 {
         return Err(cpu.ud());
     }
@@ -47,17 +47,12 @@ fn check(cpu: &mut Cpu, op: &Op, kind: Kind) -> R<(u64, u64)> {
     if linear & 63 != 0 {
         return Err(cpu.gp(0));
     }
-    // Which page is looked at first shows in CR2.
-    if kind == Kind::Read {
-        cpu.place(op.seg, linear, kind)?;
-    }
-    probe_last(cpu, op, ea, size, kind)?;
     cpu.place(op.seg, linear, kind)?;
-    Ok((ea, rfbm))
+    Ok((ea, rfbm, size))
 }
 
 /// XINUSE: the components that are not in their initial configuration (Intel SDM vol. 1 §13.6).
-fn in_use(cpu: &Cpu) -> u64 {
+pub fn in_use(cpu: &Cpu) -> u64 {
     let half = |h: usize| cpu.ymm.iter().any(|r| r[h] | r[h + 1] != 0);
     let mut used = 0;
     if cpu.fpu != Fpu::default() {
@@ -77,7 +72,8 @@ fn quad(area: &[u8], at: usize) -> u64 {
 }
 
 fn save_as(cpu: &mut Cpu, op: &Op, form: Form, wide: bool) -> R {
-    let (ea, rfbm) = check(cpu, op, Kind::Write)?;
+    let (ea, rfbm, size) = check(cpu, op, Kind::Write)?;
+    probe_last(cpu, op, ea, size, Kind::Write)?;
     let used = in_use(cpu);
     let mut saved = if form == Form::Plain { rfbm } else { rfbm & used };
     if form == Form::Compacted && rfbm & xcr0::SSE != 0 && cpu.mxcsr != MXCSR_INITIAL {
@@ -144,18 +140,18 @@ fn header_ok(header: &[u8], xcr0: u64) -> bool {
 
 /// XRSTOR, XRSTOR64.
 pub fn restore<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> R {
-    let (ea, rfbm) = check(cpu, op, Kind::Read)?;
+    let (ea, rfbm, size) = check(cpu, op, Kind::Read)?;
     let mut area = [0; SIZE];
-    cpu.read_bytes(op.seg, ea, &mut area[..AVX])?;
+    cpu.read_bytes(op.seg, ea.wrapping_add(XSTATE_BV), &mut area[LEGACY..AVX])?;
     if !header_ok(&area[LEGACY..AVX], cpu.xcr0) {
         return Err(cpu.gp(0));
     }
+    // All of the area must be there, whatever XSTATE_BV says is in it.
+    probe_last(cpu, op, ea, size, Kind::Read)?;
+    cpu.read_bytes(op.seg, ea, &mut area[..size])?;
     let state = quad(&area, LEGACY);
     let compacted = quad(&area, LEGACY + 8) & COMPACTED != 0;
     let loaded = rfbm & state;
-    if loaded & xcr0::AVX != 0 {
-        cpu.read_bytes(op.seg, ea.wrapping_add(AVX as u64), &mut area[AVX..])?;
-    }
     // The standard form loads MXCSR for AVX as well, and whatever XSTATE_BV says.
     let mxcsr = if compacted {
         loaded & xcr0::SSE
