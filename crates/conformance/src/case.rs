@@ -1,6 +1,9 @@
 //! One case: the state before, the code, and what memory holds.
 
+use crate::generate::jump;
+use crate::layout::{CODE, SCRATCH, STUB_FALL, selector};
 use crate::regs::Regs;
+use donjon_x86::bits::rflags;
 use iced_x86::Code;
 
 /// How the processor reads the code.
@@ -94,6 +97,42 @@ pub struct Case {
 }
 
 impl Case {
+    /// A case of these bytes in a plain state, which `change` adjusts: registers zero, the stack pointer in
+    /// the middle of the scratch area, everything masked.
+    pub fn of_bytes(mode: Mode, bytes: &[u8], change: impl FnOnce(&mut Regs)) -> Self {
+        let start = CODE + 0x400;
+        let code = match mode {
+            Mode::Long => selector::CODE64,
+            Mode::Compat32 => selector::CODE32,
+            Mode::Compat16 => selector::CODE16,
+        };
+        let data = if mode == Mode::Long { 0 } else { selector::DATA };
+        let mut before = Regs {
+            rip: if mode == Mode::Compat16 {
+                start - CODE
+            } else {
+                start
+            },
+            rflags: rflags::ONE | rflags::IF,
+            selectors: [data, code, selector::DATA, data, 0, 0],
+            mxcsr: 0x1f80,
+            ..Regs::default()
+        };
+        before.gpr[4] = SCRATCH + 0x800;
+        change(&mut before);
+        let mut program = bytes.to_vec();
+        program.extend_from_slice(&jump(start + bytes.len() as u64, STUB_FALL, mode));
+        Self {
+            index: 0,
+            code: Code::INVALID,
+            mode,
+            before,
+            length: bytes.len(),
+            program: vec![CodeBytes::new(start, &program)],
+            patches: Vec::new(),
+        }
+    }
+
     /// The tested instruction's bytes.
     pub fn instruction(&self) -> &[u8] {
         &self.program[0].bytes[..self.length]

@@ -10,6 +10,7 @@ mod special;
 mod state;
 
 pub use address::{base_of as segment_base, limit_of as segment_limit};
+pub use finish::jump;
 
 use crate::case::{Case, CodeBytes, Mode, Patch};
 use crate::encode::{Bytes, Choice, Rm};

@@ -7,7 +7,7 @@ use crate::layout::*;
 use iced_x86::{Decoder, DecoderOptions, EncodingKind, FlowControl};
 
 /// A jump from code read in `mode` at `address` to the 64-bit stub `to`.
-fn jump(address: u64, to: u64, mode: Mode) -> Bytes {
+pub fn jump(address: u64, to: u64, mode: Mode) -> Bytes {
     let mut b = Bytes::default();
     match mode {
         Mode::Long => {

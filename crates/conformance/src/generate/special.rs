@@ -379,8 +379,10 @@ impl Builder {
         // A call pushes with the stack pointer of the old or of the new mode, as the vendor likes; with a
         // flat stack they are the same.
         let flat = self.mode == Mode::Long || self.regs.selectors[SS] == selector::DATA;
+        let high = self.mode == Mode::Long && self.regs.gpr[RSP] >> 32 != 0;
         let mode = match bytes {
             2 => Mode::Compat16,
+            _ if high => Mode::Long,
             _ if flat => self.rng.pick(&Mode::ALL),
             _ => self.rng.pick(&[Mode::Compat16, Mode::Compat32]),
         };

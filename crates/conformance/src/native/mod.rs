@@ -16,6 +16,9 @@ mod shared;
 mod stubs;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use crate::case::{Case, Mode};
 use crate::layout::selector;
 use crate::outcome::{End, Outcome};
@@ -84,6 +87,11 @@ impl NativeRunner {
         };
         runner.respawn()?;
         Ok(runner)
+    }
+
+    /// How long a batch may take without an answer.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Sets what the scratch and read-only areas hold before the patches of a case.

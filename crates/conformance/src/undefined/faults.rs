@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::regs::XSAVE_SIZE;
 use donjon_x86::bits::rflags;
 use donjon_x86::exception::{AC, GP, PF, SS};
-use iced_x86::{Instruction, MemorySize, OpKind, Register};
+use iced_x86::{Instruction, MemorySize, Mnemonic, OpKind, Register};
 
 fn canonical(a: u64) -> bool {
     (a << 16) as i64 >> 16 == a as i64
@@ -32,6 +32,13 @@ pub fn possible(case: &Case, i: &Instruction, native: &Outcome) -> Vec<u8> {
         .filter(|&n| is_memory(i.op_kind(n)))
         .flat_map(|n| operand(&at_fault, i, n))
         .collect();
+    if i.is_stack_instruction() {
+        stack(case, &mut vectors);
+        if i.mnemonic() == Mnemonic::Call {
+            // The target's own checks come before or after the push.
+            vectors.push(GP);
+        }
+    }
     let narrow = case.before.selectors[2] == selector::DATA16;
     let top = case.before.gpr[4] | if narrow { 0xffff_0000 } else { 0 };
     if i.is_stack_instruction() && case.mode != Mode::Long && top as u32 > 0xffff_ff00 {
@@ -39,6 +46,26 @@ pub fn possible(case: &Case, i: &Instruction, native: &Outcome) -> Vec<u8> {
         vectors.extend([SS, PF]);
     }
     vectors
+}
+
+/// The conditions the top of the stack meets.
+fn stack(case: &Case, vectors: &mut Vec<u8>) {
+    let rsp = case.before.gpr[4];
+    let top = match case.mode {
+        Mode::Long => rsp,
+        _ if case.before.selectors[2] == selector::DATA16 => selector::WINDOW_BASE + (rsp & 0xffff),
+        _ => rsp & 0xffff_ffff,
+    };
+    let (first, last) = (top.wrapping_sub(8), top.wrapping_add(7));
+    if case.mode == Mode::Long && (!canonical(first) || !canonical(last)) {
+        vectors.push(SS);
+    }
+    if !writable(first, last) {
+        vectors.push(PF);
+    }
+    if case.before.rflags & rflags::AC != 0 && !top.is_multiple_of(8) {
+        vectors.push(AC);
+    }
 }
 
 fn is_memory(k: OpKind) -> bool {
@@ -86,9 +113,9 @@ fn operand(case: &Case, i: &Instruction, n: u32) -> Vec<u8> {
     let stack = matches!(i.memory_base().full_register(), Register::RSP | Register::RBP);
     let mut vectors = Vec::new();
     let beyond = match case.mode {
-        // AMD's processors refuse an access that faults for another reason when its offset alone is not
-        // canonical, although with the segment base it is.
-        Mode::Long => !canonical(at) || !canonical(last) || !canonical(offset),
+        // AMD's processors refuse an access that faults for another reason when the sum of base register,
+        // index and displacement is not canonical or wraps around, although with the segment base it is.
+        Mode::Long => !canonical(at) || !canonical(last) || !canonical(offset) || at < offset,
         _ => {
             let limit = crate::generate::segment_limit(case.before.selectors[segment.number()]) as u64;
             offset > limit || last_offset > limit

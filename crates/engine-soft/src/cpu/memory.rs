@@ -224,6 +224,20 @@ impl Cpu {
         self.fill(Seg::Cs as u8, linear, access)
     }
 
+    /// Whether data accesses need checks that only the slow path makes.
+    pub fn checks_data(&self) -> bool {
+        self.need_read == 0
+    }
+
+    /// #AC if alignment is checked and `ea` is not aligned, for accesses made in pieces.
+    pub fn check_alignment(&mut self, seg: u8, ea: u64, align: usize) -> R {
+        if self.need_read == 0 {
+            let linear = self.linear(seg, ea, 1, Kind::Read)?;
+            self.check_data(linear, 0, Kind::Read, align)?;
+        }
+        Ok(())
+    }
+
     /// Checks before a data access that the fast path does not make: alignment and breakpoints.
     #[cold]
     fn check_data(&mut self, linear: u64, size: usize, kind: Kind, align: usize) -> R {
@@ -335,6 +349,7 @@ impl Cpu {
             self.check_data(linear, T::SIZE, Kind::Write, T::SIZE)?;
         }
         if linear & 0xfff > 0x1000 - T::SIZE as u64 {
+            self.check_canonical_end(seg, linear, T::SIZE)?;
             // Split over two pages. Both must be writable before anything changes.
             let next = (linear | 0xfff).wrapping_add(1);
             let (first, second) = (self.place(seg, linear, Kind::Write)?, self.place(seg, next, Kind::Write)?);
@@ -460,12 +475,21 @@ impl Cpu {
         Ok(())
     }
 
+    /// An access that runs out of the canonical range faults as a whole, before its first page is looked at.
+    fn check_canonical_end(&mut self, seg: u8, linear: u64, len: usize) -> R {
+        if self.is64() && !paging::canonical(linear.wrapping_add(len as u64 - 1)) {
+            return Err(self.segment_fault(seg));
+        }
+        Ok(())
+    }
+
     fn next_page(&self, linear: u64) -> u64 {
         let next = (linear | 0xfff).wrapping_add(1);
         if self.is64() { next } else { next & 0xffff_ffff }
     }
 
     fn read_bytes_linear(&mut self, seg: u8, mut linear: u64, mut out: &mut [u8]) -> R {
+        self.check_canonical_end(seg, linear, out.len())?;
         while !out.is_empty() {
             let n = out.len().min(0x1000 - (linear & 0xfff) as usize);
             let (now, later) = out.split_at_mut(n);
@@ -481,6 +505,7 @@ impl Cpu {
 
     fn write_bytes_linear(&mut self, seg: u8, linear: u64, data: &[u8]) -> R {
         debug_assert!(data.len() <= 0x1000);
+        self.check_canonical_end(seg, linear, data.len())?;
         let here = data.len().min(0x1000 - (linear & 0xfff) as usize);
         let (first, second) = data.split_at(here);
         let a = self.place(seg, linear, Kind::Write)?;

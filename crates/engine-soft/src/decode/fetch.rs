@@ -4,7 +4,7 @@ use super::{Op, features, lower, operand};
 use crate::cpu::{Cpu, Place, R};
 use donjon_memory::CodeMap;
 use donjon_x86::Seg;
-use iced_x86::{Decoder, DecoderError, FlowControl, Instruction};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 
 /// Instructions in a block at most.
 const MAX_OPS: usize = 64;
@@ -134,18 +134,35 @@ impl Cpu {
         let mut op = lower::undefined_op();
         op.len = 1;
         op.bits = Op::ENDS_BLOCK;
-        if error == DecoderError::NoMoreBytes && bytes.len() == MAX_LEN || self.is_too_long(bytes) {
+        let full = bytes.len() == MAX_LEN;
+        if full && (error == DecoderError::NoMoreBytes || self.is_too_long(bytes)) {
             op.run = lower::too_long;
         }
         op
     }
 
-    /// Whether nothing but prefixes fills the limit: iced reports those as invalid.
+    /// Whether the instruction would be longer than the limit, which comes before anything else that is
+    /// wrong with it. Repeated prefixes are left out to see how long the rest is.
     fn is_too_long(&self, bytes: &[u8]) -> bool {
-        let prefix = |b: &u8| {
-            matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
-                || self.is64() && (0x40..=0x4f).contains(b)
-        };
-        bytes.len() == MAX_LEN && bytes[..MAX_LEN - 1].iter().all(prefix)
+        let legacy = |b: u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+        let rex = |b: u8| self.is64() && (0x40..=0x4f).contains(&b);
+        let prefixes = bytes.iter().take_while(|b| legacy(**b) || rex(**b)).count();
+        let mut short: Vec<u8> = vec![];
+        for (n, &b) in bytes[..prefixes].iter().enumerate() {
+            // A REX prefix counts only right before the opcode.
+            let counts = if rex(b) { n + 1 == prefixes } else { !short.contains(&b) };
+            if counts {
+                short.push(b);
+            }
+        }
+        let dropped = prefixes - short.len();
+        short.extend(&bytes[prefixes..]);
+        let mut decoder = Decoder::with_ip(self.code.bits(), &short, 0, DecoderOptions::NO_INVALID_CHECK);
+        let i = decoder.decode();
+        match decoder.last_error() {
+            DecoderError::NoMoreBytes => true,
+            DecoderError::None => dropped + i.len() > MAX_LEN,
+            _ => prefixes == MAX_LEN,
+        }
     }
 }

@@ -19,7 +19,16 @@ pub(crate) fn register_number(r: Register) -> u8 {
     }
 }
 
-fn segment_number(r: Register) -> u8 {
+/// The segment of a memory operand. In 64-bit mode overrides other than FS and GS are ignored, also in
+/// deciding between #SS and #GP (Intel SDM vol. 1 §3.3.7.1, AMD APM vol. 1 §4.5.3).
+fn segment(i: &Instruction) -> u8 {
+    let r = i.memory_segment();
+    if i.code_size() == iced_x86::CodeSize::Code64 && !matches!(r, Register::FS | Register::GS) {
+        return match i.memory_base() {
+            Register::RSP | Register::ESP | Register::RBP | Register::EBP => Seg::Ss as u8,
+            _ => Seg::Ds as u8,
+        };
+    }
     match r {
         Register::ES => Seg::Es as u8,
         Register::CS => Seg::Cs as u8,
@@ -56,7 +65,7 @@ pub(crate) fn fill(i: &Instruction, op: &mut Op) {
                 op.base = register_number(i.memory_base());
                 op.index = register_number(i.memory_index());
                 op.scale = i.memory_index_scale().trailing_zeros() as u8;
-                op.seg = segment_number(i.memory_segment());
+                op.seg = segment(i);
                 op.disp = i.memory_displacement64();
                 op.address_size = address_size(i);
             }
@@ -79,9 +88,9 @@ pub(crate) fn fill(i: &Instruction, op: &mut Op) {
             | OpKind::Immediate8to64
             | OpKind::Immediate32to64 => op.imm = i.immediate(n),
             // String operands: segment and address size of the source.
-            OpKind::MemorySegSI | OpKind::MemorySegDI => (op.seg, op.address_size) = (segment_number(i.memory_segment()), 0),
-            OpKind::MemorySegESI | OpKind::MemorySegEDI => (op.seg, op.address_size) = (segment_number(i.memory_segment()), 1),
-            OpKind::MemorySegRSI | OpKind::MemorySegRDI => (op.seg, op.address_size) = (segment_number(i.memory_segment()), 2),
+            OpKind::MemorySegSI | OpKind::MemorySegDI => (op.seg, op.address_size) = (segment(i), 0),
+            OpKind::MemorySegESI | OpKind::MemorySegEDI => (op.seg, op.address_size) = (segment(i), 1),
+            OpKind::MemorySegRSI | OpKind::MemorySegRDI => (op.seg, op.address_size) = (segment(i), 2),
             OpKind::MemoryESDI => op.address_size = 0,
             OpKind::MemoryESEDI => op.address_size = 1,
             OpKind::MemoryESRDI => op.address_size = 2,

@@ -105,6 +105,7 @@ impl Cpu {
         bytes[..T::SIZE].copy_from_slice(&rip.to_le_bytes()[..T::SIZE]);
         bytes[T::SIZE..2 * T::SIZE].copy_from_slice(&selector.to_le_bytes()[..T::SIZE]);
         let sp = self.stack_pointer().wrapping_sub(2 * T::SIZE as u64) & self.stack_mask;
+        self.check_alignment(Seg::Ss as u8, sp, T::SIZE)?;
         self.write_bytes(Seg::Ss as u8, sp, &bytes[..2 * T::SIZE])?;
         self.set_stack_pointer(sp);
         Ok(())

@@ -27,6 +27,7 @@ fn push_segment<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let v = cpu.seg[op.a as usize].selector;
     if T::SIZE == 4 {
         let sp = cpu.stack_pointer().wrapping_sub(4) & cpu.stack_mask;
+        cpu.check_alignment(SS, sp, 4)?;
         cpu.write(SS, sp, v)?;
         cpu.set_stack_pointer(sp);
         return Ok(());
@@ -48,8 +49,7 @@ fn pop_m<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 }
 fn pop_segment<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let sp = cpu.stack_pointer();
-    // Only the selector is read, whatever the operand size.
-    let v = cpu.read::<u16>(SS, sp)?;
+    let v = cpu.read::<T>(SS, sp)?.to_u64() as u16;
     let mask = cpu.stack_mask;
     let result = super::segment::load(cpu, op.a, v);
     if result == Err(Stop::Fault) {
@@ -62,20 +62,20 @@ fn pop_segment<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 }
 
 fn pusha<T: Word>(cpu: &mut Cpu, _: &Op) -> R {
-    let sp = cpu.stack_pointer();
-    let base = sp.wrapping_sub(8 * T::SIZE as u64) & cpu.stack_mask;
-    let mut bytes = [0; 32];
+    // Eight separate pushes; the stack pointer moves once all have succeeded.
+    let mut sp = cpu.stack_pointer();
     for n in 0..8 {
-        let v = cpu.regs[7 - n].to_le_bytes();
-        bytes[n * T::SIZE..(n + 1) * T::SIZE].copy_from_slice(&v[..T::SIZE]);
+        sp = sp.wrapping_sub(T::SIZE as u64) & cpu.stack_mask;
+        let v = cpu.get::<T>(n);
+        cpu.write(SS, sp, v)?;
     }
-    cpu.write_bytes(SS, base, &bytes[..8 * T::SIZE])?;
-    cpu.set_stack_pointer(base);
+    cpu.set_stack_pointer(sp);
     Ok(())
 }
 fn popa<T: Word>(cpu: &mut Cpu, _: &Op) -> R {
     let sp = cpu.stack_pointer();
     let mut bytes = [0; 32];
+    cpu.check_alignment(SS, sp, T::SIZE)?;
     cpu.read_bytes(SS, sp, &mut bytes[..8 * T::SIZE])?;
     for n in 0..8u8 {
         if n == 3 {
@@ -123,27 +123,31 @@ fn enter<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let (size, level) = (op.imm, op.x & 31);
     let mask = cpu.stack_mask;
     let step = T::SIZE as u64;
-    let mut sp = cpu.stack_pointer();
-    let mut frames = vec![cpu.get::<T>(5)];
-    let frame = sp.wrapping_sub(step) & mask;
+    // Of a 16-bit stack pointer only the low half moves, but the frame pointer takes all of it.
+    let moved = |sp: u64, by: u64| sp & !mask | sp.wrapping_sub(by) & mask;
+    let frame = moved(cpu.regs[4], step);
+    let mut sp = frame;
+    let rbp = cpu.get::<T>(5);
+    cpu.write(SS, sp & mask, rbp)?;
     for n in 1..level as u64 {
+        // One after the other: a frame that overlaps the new one is read as changed so far.
         let at = cpu.regs[5].wrapping_sub(n * step) & mask;
-        frames.push(cpu.read::<T>(SS, at)?);
+        let v = cpu.read::<T>(SS, at)?;
+        sp = moved(sp, step);
+        cpu.write(SS, sp & mask, v)?;
     }
     if level > 0 {
-        frames.push(T::from_u64(frame));
+        sp = moved(sp, step);
+        cpu.write(SS, sp & mask, T::from_u64(frame))?;
     }
-    for v in frames {
-        sp = sp.wrapping_sub(step) & mask;
-        cpu.write(SS, sp, v)?;
-    }
-    let sp = sp.wrapping_sub(size) & mask;
+    let sp = moved(sp, size) & mask;
     // The new top of stack must be writable, though nothing is stored there.
     let linear = cpu.linear(SS, sp, T::SIZE, crate::cpu::Kind::Write)?;
-    cpu.place(SS, linear, crate::cpu::Kind::Write)?;
+    for end in [linear, linear.wrapping_add(step - 1)] {
+        cpu.place(SS, end, crate::cpu::Kind::Write)?;
+    }
     cpu.set_stack_pointer(sp);
-    let rbp = if mask == 0xffff { cpu.regs[5] & !0xffff | frame } else { frame };
-    cpu.set(5, T::from_u64(rbp));
+    cpu.set(5, T::from_u64(frame));
     Ok(())
 }
 

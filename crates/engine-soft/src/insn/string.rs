@@ -69,7 +69,7 @@ impl Cpu {
 
     /// Whether runs may be handled as a whole: upwards, nothing watched.
     fn runs(&self, op: &Op) -> bool {
-        op.bits & (Op::REP | Op::REPNE) != 0 && self.rflags & rflags::DF == 0 && !self.debugging()
+        op.bits & (Op::REP | Op::REPNE) != 0 && self.rflags & rflags::DF == 0 && !self.debugging() && !self.checks_data()
     }
 }
 

@@ -3,9 +3,10 @@
 use super::lanes::{Element, V, high, low, pair};
 use super::moves::read_element;
 use super::shape::*;
-use crate::cpu::{Cpu, R};
+use crate::cpu::{Cpu, R, Stop};
 use crate::decode::{Handler, Op};
 use donjon_memory::Word;
+use donjon_x86::bits::rflags;
 use iced_x86::Mnemonic::*;
 
 /// A signed index.
@@ -44,7 +45,7 @@ fn gather<T: Element + Word, I: Index, const K: u8>(cpu: &mut Cpu, op: &Op) -> R
     let mut mask = lanes(reg(cpu, op.c));
     let mut out = lanes(reg(cpu, op.a));
     let base = cpu.reg(op.base).wrapping_add(op.disp);
-    let mut outcome = Ok(());
+    let (mut outcome, mut loaded, cr2) = (Ok(()), false, cpu.cr2);
     for i in 0..count {
         let (lane, at) = (i / T::N, i % T::N);
         let top = (at as u32 + 1) * T::BITS - 1;
@@ -57,7 +58,16 @@ fn gather<T: Element + Word, I: Index, const K: u8>(cpu: &mut Cpu, op: &Op) -> R
                 sum as u32 as u64
             };
             match read_element::<T>(cpu, op.seg, ea) {
-                Ok(v) => out[lane] = v.with(out[lane], at),
+                Ok(v) => {
+                    out[lane] = v.with(out[lane], at);
+                    loaded = true;
+                }
+                // Traps for the elements so far go before the fault, which comes again with the next try.
+                Err(_) if loaded && (cpu.rflags & rflags::TF != 0 || cpu.debug_hits != 0) => {
+                    cpu.cr2 = cr2;
+                    outcome = Err(Stop::Again);
+                    break;
+                }
                 Err(stop) => {
                     outcome = Err(stop);
                     break;

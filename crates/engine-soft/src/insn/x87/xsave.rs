@@ -148,7 +148,10 @@ pub fn restore<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> R {
     }
     // All of the area must be there, whatever XSTATE_BV says is in it.
     probe_last(cpu, op, ea, size, Kind::Read)?;
-    cpu.read_bytes(op.seg, ea, &mut area[..size])?;
+    cpu.read_bytes(op.seg, ea, &mut area[..LEGACY])?;
+    if size > AVX {
+        cpu.read_bytes(op.seg, ea.wrapping_add(AVX as u64), &mut area[AVX..size])?;
+    }
     let state = quad(&area, LEGACY);
     let compacted = quad(&area, LEGACY + 8) & COMPACTED != 0;
     let loaded = rfbm & state;
