@@ -241,11 +241,7 @@ pub fn undefined(case: &Case, native: &Outcome) -> Undefined {
             }
         }
         // RCL/RCR/ROL/ROR.
-        Rol | Ror | Rcl | Rcr => {
-            if !matches!(count(case, &i), 0 | 1) {
-                u.rflags = OF;
-            }
-        }
+        Rol | Ror | Rcl | Rcr if !matches!(count(case, &i), 0 | 1) => u.rflags = OF,
         // SHLD, SHRD.
         Shld | Shrd => {
             let n = count(case, &i);

@@ -127,7 +127,8 @@ fn every_part_of_an_outcome_counts() {
     let mut native = NativeRunner::new().unwrap();
     native.set_background(&background.scratch, &background.read_only);
     let cases: Vec<_> = (0..500).map(|i| generator.case(i)).collect();
-    let changes: [(&str, fn(&mut Outcome)); 7] = [
+    type Change = (&'static str, fn(&mut Outcome));
+    let changes: [Change; 7] = [
         ("rip", |o| o.after.rip ^= 0x10),
         ("the direction flag", |o| o.after.rflags ^= 1 << 10),
         ("r15", |o| o.after.gpr[15] ^= 1 << 63),

@@ -13,11 +13,18 @@ const PROMPT: &str = "tiny:~# ";
 #[test]
 fn a_script_on_standard_input_drives_it_to_power_off() {
     // Written before the guest has begun to boot: nothing may be lost.
-    let done = finish(&mut donjon(&["run"]), "nproc\necho sum=$((6 * 7))\nuname -r\npoweroff\n").exits(0);
+    let done = finish(
+        &mut donjon(&["run"]),
+        "nproc\necho sum=$((6 * 7))\nuname -r\npoweroff\n",
+    )
+    .exits(0);
     let out = done.stdout.replace('\r', "");
     assert!(out.contains(UP), "{out}");
     assert!(out.contains("tiny:~# nproc\n1\n"), "{out}");
-    assert!(out.contains("\nsum=42\n") && out.contains("-cloud-amd64\n"), "{out}");
+    assert!(
+        out.contains("\nsum=42\n") && out.contains("-cloud-amd64\n"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -26,7 +33,10 @@ fn two_vcpus_are_two_processors() {
     let done = finish(&mut donjon(&["run", "--cpus", "2", "--memory", "1G"]), script).exits(0);
     let out = done.stdout.replace('\r', "");
     assert!(out.contains("tiny:~# nproc\n2\n"), "{out}");
-    assert!(out.contains("cpuinfo\n2\n") && out.contains("\npinned\n"), "{out}");
+    assert!(
+        out.contains("cpuinfo\n2\n") && out.contains("\npinned\n"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -9,8 +9,17 @@ use std::process::Command;
 
 const PROGRAM: &str = include_str!("userspace/check.c");
 /// What the program prints for each check that passed.
-const CHECKS: [&str; 9] =
-    ["signals", "fork", "mmap", "x87", "sse", "self-modifying", "threads", "futex", "syscalls"];
+const CHECKS: [&str; 9] = [
+    "signals",
+    "fork",
+    "mmap",
+    "x87",
+    "sse",
+    "self-modifying",
+    "threads",
+    "futex",
+    "syscalls",
+];
 
 /// `content` as a file in an archive of the format "newc" (Linux Documentation/driver-api/early-userspace/
 /// buffer-format.rst).
@@ -32,8 +41,13 @@ fn compile(directory: &Path) -> Vec<u8> {
     let source = file(directory, "check.c", PROGRAM.as_bytes());
     let program = directory.join("check");
     let mut gcc = Command::new("gcc");
-    gcc.args(["-static", "-O1", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program).arg(&source).arg("-lm");
-    let done = gcc.output().expect("gcc starts; install it: apt-get install gcc libc6-dev");
+    gcc.args(["-static", "-O1", "-Wall", "-Werror", "-pthread", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .arg("-lm");
+    let done = gcc
+        .output()
+        .expect("gcc starts; install it: apt-get install gcc libc6-dev");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     std::fs::read(program).expect("gcc made it")
 }
@@ -48,7 +62,17 @@ fn check(cpus: &str, model: &str) {
     initrd.extend(newc("check", &compile(directory.path())));
     let initrd = file(directory.path(), "initrd", &initrd);
     let kernel = image.kernel;
-    let args = ["run", "--cpus", cpus, "--cpu-model", model, "--kernel", arg(&kernel), "--initrd", arg(&initrd)];
+    let args = [
+        "run",
+        "--cpus",
+        cpus,
+        "--cpu-model",
+        model,
+        "--kernel",
+        arg(&kernel),
+        "--initrd",
+        arg(&initrd),
+    ];
     let done = finish(&mut donjon(&args), "/check; echo exit=$?\npoweroff\n").exits(0);
     let out = done.stdout.replace('\r', "");
     for check in CHECKS {

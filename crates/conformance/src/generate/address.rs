@@ -42,6 +42,10 @@ impl Builder {
         };
         let r = &mut self.rng;
         let inside = SCRATCH_SIZE - size;
+        let selector = matches!(
+            self.code.mnemonic(),
+            Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw
+        );
         // Whether ARPL wants to write where it changes nothing is up to the vendor.
         if self.code.mnemonic() == Mnemonic::Arpl {
             return SCRATCH + r.below(inside + 1);
@@ -51,6 +55,8 @@ impl Builder {
             59..=78 => SCRATCH + r.below(inside + 1),
             // Across the two pages.
             79..=84 => SCRATCH + PAGE - 1 - r.below(size),
+            // A selector there could be that of the host's per-processor segment.
+            85..=87 if selector => SCRATCH,
             85..=87 => READ_ONLY + r.below(PAGE),
             88 => SCRATCH - 1 - r.below(size),
             // Over the end.
@@ -136,7 +142,8 @@ impl Builder {
             let r = self.rng.below(self.mode.registers() as u64) as u8;
             // EDX:EAX says which components XSAVE and its like handle.
             let mask = self.op.is_save_restore() && matches!(r, 0 | 2);
-            if !(index && r == RSP) && !mask {
+            let unusable = mask || index && r == RSP;
+            if !unusable {
                 return r;
             }
         }
@@ -254,8 +261,10 @@ impl Builder {
     fn settle(&mut self, segment: usize, linear: u64, ea: u64, displacement: i32) {
         let ea = ea.wrapping_add(displacement as u64) & self.address_mask();
         let base = linear.wrapping_sub(ea);
-        let canonical = (base << 16) as i64 >> 16;
-        if self.mode == Mode::Long && canonical as u64 == base {
+        let canonical = |a: u64| (a << 16) as i64 >> 16 == a as i64;
+        // AMD's processors sometimes (when an access needs help from microcode) want the sum of registers and
+        // displacement to be canonical by itself.
+        if self.mode == Mode::Long && canonical(base) && canonical(ea) {
             match segment {
                 4 => self.regs.fs_base = base,
                 5 => self.regs.gs_base = base,
@@ -368,10 +377,9 @@ impl Builder {
     /// A vector of addresses: each element of the index register leads to a place of its own
     /// (Intel SDM vol. 2A §2.3.12).
     pub(super) fn vector_addresses(&mut self, index: u8, wide: bool, count: usize, size: usize) -> Rm {
-        if self.mode == Mode::Compat16 {
-            self.prefixes.push(0x67);
-            self.address_bits = 32;
-        } else if self.op.address_size() == 0 && self.mode == Mode::Long && self.rng.chance(1, 10) {
+        let shorter = self.mode == Mode::Long && self.op.address_size() == 0 && self.rng.chance(1, 10);
+        // 16-bit addresses have no SIB byte.
+        if self.mode == Mode::Compat16 || shorter {
             self.prefixes.push(0x67);
             self.address_bits = 32;
         }

@@ -378,9 +378,11 @@ impl Builder {
     pub(super) fn far_target(&mut self, bytes: usize) -> (u64, u16) {
         // A call pushes with the stack pointer of the old or of the new mode, as the vendor likes; with a
         // flat stack they are the same.
-        let flat = self.mode == Mode::Long || self.regs.selectors[SS] == selector::DATA;
-        let high = self.mode == Mode::Long && self.regs.gpr[RSP] >> 32 != 0;
+        let rsp = self.regs.gpr[RSP];
+        let flat = self.mode == Mode::Long || (self.regs.selectors[SS] == selector::DATA && rsp > 0x100);
+        let high = self.mode == Mode::Long && rsp >> 32 != 0;
         let mode = match bytes {
+            2 if high => return (self.rng.draw() & 0xffff, self.bad_code_selector()),
             2 => Mode::Compat16,
             _ if high => Mode::Long,
             _ if flat => self.rng.pick(&Mode::ALL),
@@ -463,9 +465,6 @@ impl Builder {
     }
 
     fn selector_operand(&mut self) {
-        if self.rng.chance(1, 10) {
-            return;
-        }
         let s = self.selector() as u64;
         match (self.choice.rm, self.memory) {
             (Rm::Register(r), _) if !self.pinned(r) => {

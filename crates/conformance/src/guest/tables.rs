@@ -74,6 +74,8 @@ fn gdt() -> [u64; 16] {
     g[4] = descriptor(0, 0xf_ffff, 0xc0fb);
     g[5] = descriptor(0, 0xf_ffff, 0xc0f3);
     g[6] = descriptor(0, 0xf_ffff, 0xa0fb);
+    // The per-processor segment, whose limit is the processor's number.
+    g[15] = descriptor(0, 0, 0x40f5);
     let system = |base: u64, limit, kind| [descriptor(base as u32, limit, kind), base >> 32];
     [g[8], g[9]] = system(TSS, TSS_LIMIT, 0x8b);
     [g[10], g[11]] = system(LDT, 3 * 8 - 1, 0x82);

@@ -10,7 +10,7 @@ use crate::layout::*;
 use crate::outcome::Outcome;
 use crate::regs::XSAVE_SIZE;
 use donjon_x86::bits::rflags;
-use donjon_x86::exception::{AC, GP, PF, SS};
+use donjon_x86::exception::{AC, GP, NP, PF, SS};
 use iced_x86::{Instruction, MemorySize, Mnemonic, OpKind, Register};
 
 fn canonical(a: u64) -> bool {
@@ -34,6 +34,10 @@ pub fn possible(case: &Case, i: &Instruction, native: &Outcome) -> Vec<u8> {
         .collect();
     if i.is_stack_instruction() {
         stack(case, &mut vectors);
+        if i.mnemonic() == Mnemonic::Retf {
+            // How much of an outer stack's pointer is read before the selector is looked at.
+            vectors.extend([GP, SS, NP, PF, AC]);
+        }
         if i.mnemonic() == Mnemonic::Call {
             // The target's own checks come before or after the push.
             vectors.push(GP);
@@ -41,7 +45,8 @@ pub fn possible(case: &Case, i: &Instruction, native: &Outcome) -> Vec<u8> {
     }
     let narrow = case.before.selectors[2] == selector::DATA16;
     let top = case.before.gpr[4] | if narrow { 0xffff_0000 } else { 0 };
-    if i.is_stack_instruction() && case.mode != Mode::Long && top as u32 > 0xffff_ff00 {
+    let low = case.before.gpr[4] as u32 & if narrow { 0xffff } else { u32::MAX };
+    if i.is_stack_instruction() && case.mode != Mode::Long && (top as u32 > 0xffff_ff00 || low < 0x100) {
         // Its several words wrap around the stack's end.
         vectors.extend([SS, PF]);
     }

@@ -53,7 +53,7 @@ static int signals(void) {
     REQUIRE(fault_code == 6);
     volatile int zero = 0;
     caught = 0;
-    if (!sigsetjmp(back, 1)) zero = 1 / zero;
+    if (!sigsetjmp(back, 1)) zero = 100 / zero;
     REQUIRE(caught == SIGFPE);
     caught = 0;
     if (!sigsetjmp(back, 1)) __asm__ volatile("ud2");
@@ -133,7 +133,7 @@ static int maps(void) {
     caught = 0;
     if (!sigsetjmp(back, 1)) caught = p[5] == 0 ? -1 : -2;
     REQUIRE(caught == SIGSEGV);
-    REQUIRE(mremap(p + 4096, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, p) == p && p[3] == 0x44 - 0x11 * 0);
+    REQUIRE(mremap(p + 4096, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, p) == p && p[0] == 0x55 && p[3] == 0x22);
     REQUIRE(munmap(p, size) == 0);
     caught = 0;
     if (!sigsetjmp(back, 1)) caught = p[8192] ? -1 : -2;
@@ -155,12 +155,12 @@ static int x87(void) {
 }
 
 static int sse(void) {
-    volatile double a = 0.1, b = 0.2;
+    volatile double a = 0.1, b = 0.2, three = 3;
     REQUIRE(a + b == 0.30000000000000004 && a + b != 0.3);
     fesetround(FE_UPWARD);
-    volatile double up = 1.0 / (a * 30);
+    volatile double up = 1.0 / three;
     fesetround(FE_DOWNWARD);
-    volatile double down = 1.0 / (a * 30);
+    volatile double down = 1.0 / three;
     fesetround(FE_TONEAREST);
     REQUIRE(up > down && up - down < 1e-15);
     feclearexcept(FE_ALL_EXCEPT);

@@ -140,20 +140,23 @@ fn header_ok(header: &[u8], xcr0: u64) -> bool {
 
 /// XRSTOR, XRSTOR64.
 pub fn restore<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> R {
-    let (ea, rfbm, size) = check(cpu, op, Kind::Read)?;
+    let (ea, rfbm, mut size) = check(cpu, op, Kind::Read)?;
     let mut area = [0; SIZE];
     cpu.read_bytes(op.seg, ea.wrapping_add(XSTATE_BV), &mut area[LEGACY..AVX])?;
     if !header_ok(&area[LEGACY..AVX], cpu.xcr0) {
         return Err(cpu.gp(0));
     }
+    let (state, components) = (quad(&area, LEGACY), quad(&area, LEGACY + 8));
+    let compacted = components & COMPACTED != 0;
     // All of the area must be there, whatever XSTATE_BV says is in it.
+    if compacted && components & xcr0::AVX == 0 {
+        size = AVX;
+    }
     probe_last(cpu, op, ea, size, Kind::Read)?;
     cpu.read_bytes(op.seg, ea, &mut area[..LEGACY])?;
     if size > AVX {
         cpu.read_bytes(op.seg, ea.wrapping_add(AVX as u64), &mut area[AVX..size])?;
     }
-    let state = quad(&area, LEGACY);
-    let compacted = quad(&area, LEGACY + 8) & COMPACTED != 0;
     let loaded = rfbm & state;
     // The standard form loads MXCSR for AVX as well, and whatever XSTATE_BV says.
     let mxcsr = if compacted {
