@@ -123,9 +123,8 @@ fn in_model(code: Code, mode: Mode) -> bool {
         && encode::decodes_as_itself(code, mode)
 }
 
-/// Every form of the guest model in `mode`, in opcode-table order. In the 16-bit and 32-bit modes only
-/// forms whose behaviour depends on the mode are listed again: those that 64-bit mode does not have, and
-/// those whose addresses, stack or instruction pointer are of another size.
+/// Every form of the guest model in `mode`, in opcode-table order. A form that several modes have is one in
+/// each: its addresses, its stack and what its prefixes mean differ.
 pub fn all(mode: Mode) -> Vec<Form> {
     Code::values()
         .filter(|&code| in_model(code, mode))

@@ -82,12 +82,28 @@ impl Generator {
     /// Case `index`.
     pub fn case(&self, index: u64) -> Case {
         let form = self.form(index);
-        let mut b = Builder::new(Rng::new(self.seed, index), form);
-        b.state();
-        b.operands();
-        b.special();
-        b.finish(index)
+        let mut rng = Rng::new(self.seed, index);
+        loop {
+            let mut b = Builder::new(rng.clone(), form);
+            b.state();
+            b.operands();
+            b.special();
+            let case = b.finish(index);
+            if !meets_worker(&case) {
+                return case;
+            }
+            rng.draw();
+        }
     }
+}
+
+/// Whether the memory operand lies in the worker's own register block, which a guest does not have. Only
+/// addresses made from a 16-bit stack's ESP come near it.
+fn meets_worker(case: &Case) -> bool {
+    const NEAR: u64 = 0x1000;
+    case.mode != Mode::Long
+        && crate::undefined::memory_address(case, &crate::undefined::decode(case))
+            .is_some_and(|at| (STATE - NEAR..STATE + PAGE + NEAR).contains(&at))
 }
 
 /// A value in the code that is only known once the instruction's length is.

@@ -122,7 +122,7 @@ fn print(engine: &str, forms: &[Form], options: &Options, s: &Summary) {
         s.cases as f64 / seconds
     );
     println!(
-        "instruction forms covered: {} of {}",
+        "instruction forms covered: {} of {} (in full; the others are named above or by --list)",
         s.coverage.covered, s.coverage.implemented
     );
     let mismatches: u64 = s.groups.values().map(|g| g.count).sum();

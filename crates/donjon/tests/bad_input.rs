@@ -41,7 +41,7 @@ fn a_file_that_may_not_be_read() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let secret = file(directory.path(), "secret", b"x");
-    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o000)).unwrap();
     // Root may read everything, so somebody else has to try, with a copy of the program that they can reach.
     let program = directory.path().join("donjon");
     std::fs::copy(env!("CARGO_BIN_EXE_donjon"), &program).unwrap();

@@ -22,9 +22,10 @@ impl SoftVcpu {
         Self { cpu, blocks: Blocks::new(), ram }
     }
 
-    /// Acts on what others asked for between two instructions. `Some` ends the run.
+    /// Acts on what others asked for between two instructions, or (`again`) two iterations of one. `Some`
+    /// ends the run.
     #[cold]
-    fn attend(&mut self, bits: u32) -> Option<Exit> {
+    fn attend(&mut self, bits: u32, again: bool) -> Option<Exit> {
         let cpu = &mut self.cpu;
         let attention = cpu.board.attention.clone();
         if bits & Attention::KICK != 0 {
@@ -51,6 +52,7 @@ impl SoftVcpu {
         if bits & Attention::NMI != 0 && !cpu.nmi_blocked {
             attention.take(Attention::NMI);
             cpu.activity = Activity::Active;
+            cpu.rflags |= if again { rflags::RF } else { 0 };
             let nmi = Fault { vector: exception::NMI, ..Fault::default() };
             let delivered = cpu.deliver(nmi);
             cpu.nmi_blocked = true;
@@ -60,6 +62,7 @@ impl SoftVcpu {
             attention.take(Attention::INTERRUPT);
             if let Some(vector) = cpu.board.apic.acknowledge() {
                 cpu.activity = Activity::Active;
+                cpu.rflags |= if again { rflags::RF } else { 0 };
                 let delivered = cpu.deliver_external(vector);
                 return self.handled(delivered);
             }
@@ -166,11 +169,12 @@ impl SoftVcpu {
     /// One instruction with everything that debugging adds: instruction breakpoints before, single-step
     /// and data-breakpoint traps after (Intel SDM vol. 3B §18.3).
     #[cold]
-    fn watched(&mut self) -> R {
+    fn watched(&mut self, single: bool) -> R {
         let cpu = &mut self.cpu;
+        let after_stack_load = single && cpu.skip_step;
         let stepping = cpu.rflags & rflags::TF != 0;
         let resumed = cpu.rflags & rflags::RF != 0;
-        if !resumed {
+        if !resumed && !after_stack_load {
             let hits = cpu.instruction_breakpoints();
             if hits != 0 {
                 cpu.dr6 = cpu.dr6 & !15 | hits;
@@ -179,11 +183,20 @@ impl SoftVcpu {
             }
         }
         cpu.rflags &= !rflags::RF;
-        cpu.debug_hits = 0;
         cpu.skip_step = false;
         let result = self.block(true);
         let cpu = &mut self.cpu;
         if matches!(result, Err(Stop::Fault | Stop::Shutdown)) {
+            cpu.debug_hits = 0;
+            return result;
+        }
+        if result == Err(Stop::Again) {
+            // Not the last iteration of a repeated instruction: what interrupts it saves RF set, and its
+            // breakpoint does not hit again (Intel SDM vol. 3B §18.3.1.1).
+            cpu.rflags |= rflags::RF;
+        }
+        if cpu.shadow && cpu.skip_step {
+            // What a load of SS met waits for the next instruction (Intel SDM vol. 3A §6.8.3).
             return result;
         }
         let mut hits = std::mem::take(&mut cpu.debug_hits);
@@ -209,16 +222,18 @@ impl Vcpu for SoftVcpu {
                 return exit;
             }
         }
+        let mut again = false;
         loop {
             // An instruction in the shadow of STI or MOV SS runs before anything is taken.
             let mut single = false;
-            if self.cpu.shadow {
+            if self.cpu.shadow && self.cpu.board.attention.bits() & Attention::KICK == 0 {
                 self.cpu.shadow = false;
                 single = true;
             } else {
-                let bits = self.cpu.board.attention.bits() & self.interesting();
+                let raised = self.cpu.board.attention.bits();
+                let bits = if raised != 0 { raised & self.interesting() } else { 0 };
                 if bits != 0 {
-                    if let Some(exit) = self.attend(bits) {
+                    if let Some(exit) = self.attend(bits, again) {
                         return exit;
                     }
                     continue;
@@ -229,9 +244,12 @@ impl Vcpu for SoftVcpu {
                 Activity::Shutdown => return Exit::Shutdown,
                 _ => return Exit::Halt { wake: self.interesting() },
             }
-            let result = if self.cpu.debugging() { self.watched() } else { self.block(single) };
+            again = false;
+            let result = if self.cpu.debugging() { self.watched(single) } else { self.block(single) };
             match result {
-                Ok(()) | Err(Stop::EndBlock | Stop::Again) => {}
+                Ok(()) | Err(Stop::EndBlock) => {}
+                // An interrupt between two iterations saves RF set.
+                Err(Stop::Again) => again = true,
                 Err(Stop::Halt) => self.cpu.activity = Activity::Halted,
                 Err(Stop::Shutdown) => {
                     self.cpu.activity = Activity::Shutdown;

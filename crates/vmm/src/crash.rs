@@ -86,12 +86,13 @@ impl fmt::Display for Crash {
             "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
             "r14", "r15",
         ];
-        for row in 0..4 {
-            write!(f, " ")?;
-            for i in row * 4..row * 4 + 4 {
-                write!(f, " {:>3} {:016x}", NAMES[i], s.gpr[i])?;
-            }
-            writeln!(f)?;
+        for (names, values) in NAMES.chunks(4).zip(s.gpr.chunks(4)) {
+            let row: Vec<_> = names
+                .iter()
+                .zip(values)
+                .map(|(n, v)| format!("{n:>3} {v:016x}"))
+                .collect();
+            writeln!(f, "  {}", row.join(" "))?;
         }
         writeln!(
             f,

@@ -125,12 +125,9 @@ impl Mode {
                 dirty: true,
             });
         }
-        loop {
-            // An entry that changes under the walk restarts it.
-            if let Some(done) = self.walk(memory, linear, access) {
-                return done;
-            }
-        }
+        // An entry that changes under the walk restarts it. Another processor that changes entries without
+        // pause must not keep this one here for ever: then the access faults, and is tried again.
+        (0..1000).find_map(|_| self.walk(memory, linear, access)).unwrap_or(Err(self.error_code(access, 0)))
     }
 
     fn walk(

@@ -45,6 +45,9 @@ impl Builder {
     pub(super) fn special(&mut self) {
         use Mnemonic::*;
         let bytes = self.operand_bytes();
+        if self.op.is_stack_instruction() && self.rng.chance(1, 5) {
+            self.wild_stack(bytes);
+        }
         match self.code.mnemonic() {
             Div | Idiv => self.dividend(bytes),
             Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd => self.count(),
@@ -118,9 +121,6 @@ impl Builder {
                 self.moderate_x87()
             }
             _ => {}
-        }
-        if self.op.is_stack_instruction() && self.rng.chance(1, 5) {
-            self.wild_stack(bytes);
         }
     }
 

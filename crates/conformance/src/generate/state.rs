@@ -79,6 +79,10 @@ impl Builder {
         if self.wide_memory() {
             f &= !AC;
         }
+        // A gather may stop half-way for a trap that is pending.
+        if self.op.op_kinds().iter().any(|&k| crate::encode::is_vsib(k)) {
+            f &= !TF;
+        }
         f
     }
 

@@ -45,14 +45,20 @@ const SIGNALS: [i32; 6] = [
     libc::SIGTRAP,
     libc::SIGSYS,
 ];
-const SIGNAL_STACK: u64 = STATE + 0x1000_0000;
-const SIGNAL_STACK_SIZE: u64 = 0x1_0000;
+const SIGNAL_STACK_SIZE: usize = 0x1_0000;
 
 fn set_signals() {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    let write = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address the kernel chooses, far above those that cases reach.
+    let stack = unsafe { libc::mmap(ptr::null_mut(), SIGNAL_STACK_SIZE, write, flags, -1, 0) };
+    if stack == libc::MAP_FAILED {
+        die(NO_SIGNALS);
+    }
     let stack = libc::stack_t {
-        ss_sp: SIGNAL_STACK as *mut libc::c_void,
+        ss_sp: stack,
         ss_flags: 0,
-        ss_size: SIGNAL_STACK_SIZE as usize,
+        ss_size: SIGNAL_STACK_SIZE,
     };
     // SAFETY: the stack is mapped and used for nothing else; the handler is the code in the stub page.
     unsafe {
@@ -83,9 +89,9 @@ struct Signal {
     vector: u32,
 }
 
-/// Where the handler leaves it: behind the state block.
+/// Where the handler leaves it: at the end of the state block's page.
 fn record() -> *mut Signal {
-    (STATE + PAGE) as *mut Signal
+    (STATE + PAGE - size_of::<Signal>() as u64) as *mut Signal
 }
 
 /// The handler's Rust part; the stub has restored the flags and FS before it.
@@ -153,8 +159,7 @@ pub fn main(batch: *mut Batch, socket: i32, parent: u32) -> ! {
         // SAFETY: as above; the source is a whole page.
         unsafe { ptr::copy_nonoverlapping(stubs::page().as_ptr(), p, PAGE as usize) }
     });
-    map(STATE, 2 * PAGE, write, |_| {});
-    map(SIGNAL_STACK, SIGNAL_STACK_SIZE, write, |_| {});
+    map(STATE, PAGE, write, |_| {});
     map(SCRATCH, SCRATCH_SIZE, write, |_| {});
     map(READ_ONLY, PAGE, libc::PROT_READ, |_| {});
     if !segments::install() {

@@ -34,7 +34,10 @@ pub fn possible(case: &Case, i: &Instruction, native: &Outcome) -> Vec<u8> {
         .collect();
     if i.is_stack_instruction() {
         stack(case, &mut vectors);
-        if i.mnemonic() == Mnemonic::Retf {
+        if matches!(
+            i.mnemonic(),
+            Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq
+        ) {
             // How much of an outer stack's pointer is read before the selector is looked at.
             vectors.extend([GP, SS, NP, PF, AC]);
         }
@@ -65,12 +68,20 @@ fn stack(case: &Case, vectors: &mut Vec<u8>) {
     if case.mode == Mode::Long && (!canonical(first) || !canonical(last)) {
         vectors.push(SS);
     }
-    if !writable(first, last) {
+    if !writable(first, last) && canonical(top) {
         vectors.push(PF);
     }
     if case.before.rflags & rflags::AC != 0 && !top.is_multiple_of(8) {
         vectors.push(AC);
     }
+}
+
+fn is_masked(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        m,
+        Vmaskmovps | Vmaskmovpd | Vpmaskmovd | Vpmaskmovq | Maskmovq | Maskmovdqu | Vmaskmovdqu
+    )
 }
 
 fn is_memory(k: OpKind) -> bool {
@@ -117,6 +128,13 @@ fn operand(case: &Case, i: &Instruction, n: u32) -> Vec<u8> {
     let (last, last_offset) = (at.wrapping_add(size - 1), offset.wrapping_add(size - 1));
     let stack = matches!(i.memory_base().full_register(), Register::RSP | Register::RBP);
     let mut vectors = Vec::new();
+    // Segmentation comes before paging and alignment for the first byte.
+    let begins_beyond = match case.mode {
+        // An operand of which only some elements count may begin anywhere.
+        _ if is_masked(i.mnemonic()) => false,
+        Mode::Long => !canonical(at),
+        _ => offset > crate::generate::segment_limit(case.before.selectors[segment.number()]) as u64,
+    };
     let beyond = match case.mode {
         // AMD's processors refuse an access that faults for another reason when the sum of base register,
         // index and displacement is not canonical or wraps around, although with the segment base it is.
@@ -137,11 +155,48 @@ fn operand(case: &Case, i: &Instruction, n: u32) -> Vec<u8> {
     if size >= 16 && !at.is_multiple_of(align) {
         vectors.push(GP);
     }
-    if !writable(at, last) {
+    if !begins_beyond && !writable(at, last) {
         vectors.push(PF);
     }
-    if case.before.rflags & rflags::AC != 0 && !at.is_multiple_of(size.min(8)) {
+    if !begins_beyond && case.before.rflags & rflags::AC != 0 && !at.is_multiple_of(size.min(8)) {
         vectors.push(AC);
     }
     vectors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::End;
+    use crate::undefined::decode;
+
+    /// The possible faults of a store with RAX as address.
+    fn of(bytes: &[u8], rax: u64) -> Vec<u8> {
+        let case = Case::of_bytes(Mode::Long, bytes, |r| r.gpr[0] = rax);
+        let done = Outcome {
+            end: End::Completed,
+            after: case.before.clone(),
+            memory: vec![],
+        };
+        possible(&case, &decode(&case), &done)
+    }
+
+    #[test]
+    fn one_condition_is_one_fault() {
+        // MOV [RAX], AL; MOV [RAX], RAX; MOVAPS [RAX], XMM0.
+        let (byte, word, vector): (&[u8], &[u8], &[u8]) =
+            (&[0x88, 0x00], &[0x48, 0x89, 0x00], &[0x0f, 0x29, 0x00]);
+        assert_eq!(of(byte, SCRATCH), []);
+        assert_eq!(of(byte, SCRATCH_END), [PF]);
+        assert_eq!(of(byte, 1 << 62), [GP]);
+        assert_eq!(of(word, SCRATCH_END - 4), [PF]);
+        assert_eq!(of(vector, SCRATCH + 8), [GP]);
+        assert_eq!(of(vector, READ_ONLY), [PF]);
+    }
+
+    #[test]
+    fn two_conditions_are_two() {
+        assert_eq!(of(&[0x0f, 0x29, 0x00], SCRATCH_END + 8), [GP, PF]);
+        assert_eq!(of(&[0x48, 0x89, 0x00], 0x7fff_ffff_fffc), [GP, PF]);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::{Cpu, R, Stop};
 use donjon_x86::descriptor::{Descriptor, kind};
+use donjon_x86::paging::canonical;
 use donjon_x86::{Seg, Segment, SegmentAttributes, exception};
 
 /// A descriptor and where it came from.
@@ -47,6 +48,10 @@ impl Cpu {
                 return Err(self.selector_fault(vector, selector));
             }
             high = self.read_system(address.wrapping_add(8))?;
+            // The type field of the second half is zero (Intel SDM vol. 3A §5.8.3.1, §7.2.3).
+            if high >> 40 & 0x1f != 0 {
+                return Err(self.selector_fault(vector, selector));
+            }
         }
         Ok(Loaded { descriptor, high, address })
     }
@@ -66,9 +71,13 @@ impl Cpu {
         s
     }
 
-    /// A data segment register in real mode: base follows the selector, the rest stays.
+    /// A segment register in real mode: base follows the selector, limit and size stay.
     fn real_segment(&self, n: Seg, selector: u16) -> Segment {
         let mut s = self.seg[n as usize];
+        if s.attributes.unusable() {
+            // A null selector left from protected mode.
+            s = Segment { limit: 0xffff, attributes: SegmentAttributes::DATA, ..s };
+        }
         s.selector = selector;
         s.base = (selector as u64) << 4;
         s
@@ -177,7 +186,7 @@ impl Cpu {
             return Err(self.selector_fault(exception::TS, self.tr.selector));
         }
         let rsp = self.read_system::<u64>(self.tr.base.wrapping_add(at as u64))?;
-        if !donjon_x86::paging::canonical(rsp) {
+        if !canonical(rsp) {
             return Err(self.raise_code(exception::SS, 0));
         }
         Ok(rsp)
@@ -202,6 +211,9 @@ impl Cpu {
         }
         let mut s = l.descriptor.segment(selector);
         s.base |= l.high << 32;
+        if !canonical(s.base) {
+            return Err(self.selector_fault(exception::GP, selector));
+        }
         s.attributes.0 |= 2;
         self.write_system::<u8>(l.address.wrapping_add(5), (l.descriptor.0 >> 40) as u8 | 2)?;
         self.tr = s;
@@ -228,6 +240,9 @@ impl Cpu {
         }
         let mut s = l.descriptor.segment(selector);
         s.base |= l.high << 32;
+        if !canonical(s.base) {
+            return Err(self.selector_fault(exception::GP, selector));
+        }
         self.ldtr = s;
         Ok(())
     }
@@ -238,7 +253,7 @@ impl Cpu {
         if stack.check_limit {
             let s = &stack.segment;
             let last = next + size - 1;
-            let inside = if s.attributes.expand_down() {
+            let inside = !s.attributes.unusable() && if s.attributes.expand_down() {
                 next > s.limit as u64 && last <= stack.mask
             } else {
                 last <= s.limit as u64
@@ -249,9 +264,9 @@ impl Cpu {
         }
         let at = stack.base.wrapping_add(next);
         match size {
-            2 => self.write_system::<u16>(at, v as u16)?,
-            4 => self.write_system::<u32>(at, v as u32)?,
-            _ => self.write_system::<u64>(at, v)?,
+            2 => self.write_stack(at, v as u16, stack.cpl)?,
+            4 => self.write_stack(at, v as u32, stack.cpl)?,
+            _ => self.write_stack(at, v, stack.cpl)?,
         }
         *sp = next;
         Ok(())
@@ -264,19 +279,21 @@ pub(crate) struct NewStack {
     pub base: u64,
     pub mask: u64,
     pub check_limit: bool,
+    /// Privilege level of the code that will use it.
+    pub cpl: u8,
     /// Selector in the error code of a #SS for it.
     pub error_selector: u16,
 }
 
 impl NewStack {
     /// A stack of 16- or 32-bit code.
-    pub fn legacy(segment: Segment, error_selector: u16) -> Self {
+    pub fn legacy(segment: Segment, cpl: u8, error_selector: u16) -> Self {
         let mask = if segment.attributes.big() { 0xffff_ffff } else { 0xffff };
-        Self { segment, base: segment.base, mask, check_limit: true, error_selector }
+        Self { segment, base: segment.base, mask, check_limit: true, cpl, error_selector }
     }
 
     /// A stack of 64-bit code.
-    pub fn long(segment: Segment) -> Self {
-        Self { segment, base: 0, mask: u64::MAX, check_limit: false, error_selector: 0 }
+    pub fn long(segment: Segment, cpl: u8) -> Self {
+        Self { segment, base: 0, mask: u64::MAX, check_limit: false, cpl, error_selector: 0 }
     }
 }

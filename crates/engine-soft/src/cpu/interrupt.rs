@@ -11,7 +11,7 @@ impl Cpu {
     /// Delivers an exception, and those met on the way, up to the shutdown of a triple fault.
     pub fn deliver(&mut self, first: Fault) -> R {
         let mut fault = first;
-        if fault.vector == exception::DB && fault.software.is_none() {
+        if fault.vector == exception::DB && fault.software != Some(Software::Int) {
             // Delivery of a debug exception disables general detection and marks nothing else.
             self.dr7 &= !(1 << 13);
         }
@@ -62,7 +62,7 @@ impl Cpu {
         } else {
             self.deliver_protected(f, rip, pushed)
         };
-        if result == Err(Stop::Fault) && f.software.is_none() && self.fault.vector != exception::PF {
+        if result == Err(Stop::Fault) && f.software != Some(Software::Int) && self.fault.vector != exception::PF {
             // EXT: the event being delivered did not come from a software interrupt.
             if let Some(code) = &mut self.fault.code {
                 *code |= 1;
@@ -78,7 +78,7 @@ impl Cpu {
         }
         let entry: u32 = self.read_system(self.idtr.base.wrapping_add(at))?;
         let ss = self.seg[Seg::Ss as usize];
-        let stack = NewStack { mask: self.stack_mask, ..NewStack::legacy(ss, 0) };
+        let stack = NewStack { mask: self.stack_mask, ..NewStack::legacy(ss, 0, 0) };
         let mut sp = self.stack_pointer();
         for v in [flags, self.seg[Seg::Cs as usize].selector as u64, rip] {
             self.push_system(&stack, &mut sp, 2, v)?;
@@ -123,6 +123,8 @@ impl Cpu {
         let gate = self.gate(f, 8)?;
         let a = gate.attributes();
         if a.kind() == kind::TASK_GATE {
+            // The outgoing task's flags are saved as they would be pushed.
+            self.rflags |= flags & rflags::RF;
             return self.switch_task_for_interrupt(gate.selector(), f, rip);
         }
         let selector = gate.selector();
@@ -144,10 +146,11 @@ impl Cpu {
         let (stack, mut sp) = if cpl < self.cpl {
             let (ss, esp) = self.task_stack(cpl)?;
             let segment = self.check_stack_segment(ss, cpl, exception::TS)?;
-            (NewStack::legacy(segment, ss), esp)
+            (NewStack::legacy(segment, cpl, ss), esp)
         } else {
-            (NewStack::legacy(old_ss, 0), self.regs[4])
+            (NewStack::legacy(old_ss, cpl, 0), self.regs[4])
         };
+        let whole = sp;
         sp &= stack.mask;
         let mut frame = vec![];
         if cpl < self.cpl {
@@ -165,6 +168,8 @@ impl Cpu {
         self.set_code_segment(&code, selector, cpl)?;
         if changed {
             self.set_segment(Seg::Ss, stack.segment);
+            // Of a 16-bit stack the upper half of ESP comes from the task state too.
+            self.regs[4] = whole;
         }
         self.set_stack_pointer(sp);
         self.enter_handler(a.kind() & 1 == 0, offset);
@@ -195,7 +200,7 @@ impl Cpu {
         };
         sp &= !15;
         let old_ss = self.seg[Seg::Ss as usize];
-        let stack = NewStack::long(old_ss);
+        let stack = NewStack::long(old_ss, cpl);
         let cs = self.seg[Seg::Cs as usize].selector as u64;
         for v in [old_ss.selector as u64, self.regs[4], flags, cs, rip] {
             self.push_system(&stack, &mut sp, 8, v)?;

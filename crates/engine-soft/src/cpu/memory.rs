@@ -220,6 +220,13 @@ impl Cpu {
         if let Some(at) = self.tlb.lookup(linear, self.need_fetch) {
             return Ok(Place::Ram(at));
         }
+        if !self.is64() {
+            // The limit comes before the page.
+            let cs = &self.seg[Seg::Cs as usize];
+            if linear.wrapping_sub(cs.base) & 0xffff_ffff > cs.limit as u64 {
+                return Err(self.gp(0));
+            }
+        }
         let access = Access { write: false, fetch: true, user: self.cpl == 3, ac: false };
         self.fill(Seg::Cs as u8, linear, access)
     }
@@ -249,9 +256,8 @@ impl Cpu {
             if self.dr7 >> (2 * n) & 3 == 0 {
                 continue;
             }
-            let (rw, len) = (self.dr7 >> (16 + 4 * n) & 3, self.dr7 >> (18 + 4 * n) & 3);
-            let bytes = [1u64, 2, 8, 4][len as usize];
-            let at = self.dr[n] & !(bytes - 1);
+            let rw = self.dr7 >> (16 + 4 * n) & 3;
+            let (at, bytes) = self.watched_bytes(n);
             let overlap = linear < at.wrapping_add(bytes) && at < linear.wrapping_add(size as u64);
             if overlap && (rw == 3 || rw == 1 && kind == Kind::Write) {
                 self.debug_hits |= 1 << n;
@@ -351,7 +357,7 @@ impl Cpu {
         if linear & 0xfff > 0x1000 - T::SIZE as u64 {
             self.check_canonical_end(seg, linear, T::SIZE)?;
             // Split over two pages. Both must be writable before anything changes.
-            let next = (linear | 0xfff).wrapping_add(1);
+            let next = self.next_page(linear);
             let (first, second) = (self.place(seg, linear, Kind::Write)?, self.place(seg, next, Kind::Write)?);
             if let (Place::Ram(a), Place::Ram(b)) = (first, second)
                 && b == (a | 0xfff) + 1
@@ -530,7 +536,8 @@ impl Cpu {
             let at = linear.wrapping_add(i as u64);
             if i == 0 || at & 0xfff == 0 {
                 let n = (T::SIZE - i).min(0x1000 - (at & 0xfff) as usize);
-                match self.place_system(at, false)? {
+                let access = Access { write: false, fetch: false, user: false, ac: false };
+                match self.place_as(Seg::Ds, at, access)? {
                     Place::Ram(o) => self.board.ram.read_at(o, &mut bytes[i..i + n]),
                     Place::Device(p) => self.device_read_bytes(p, &mut bytes[i..i + n]),
                 }
@@ -541,11 +548,22 @@ impl Cpu {
 
     /// Stores for the processor itself.
     pub fn write_system<T: Word>(&mut self, linear: u64, v: T) -> R {
+        self.write_as(Seg::Ds, linear, v, Access { write: true, fetch: false, user: false, ac: false })
+    }
+
+    /// Pushes on a stack that privilege level `cpl` is about to use. Unlike accesses to the processor's own
+    /// tables these are made at that level (Intel SDM vol. 3A §4.6).
+    pub fn write_stack<T: Word>(&mut self, linear: u64, v: T, cpl: u8) -> R {
+        let ac = self.rflags & rflags::AC != 0;
+        self.write_as(Seg::Ss, linear, v, Access { write: true, fetch: false, user: cpl == 3, ac })
+    }
+
+    fn write_as<T: Word>(&mut self, seg: Seg, linear: u64, v: T, access: Access) -> R {
         let linear = if self.long_mode() { linear } else { linear & 0xffff_ffff };
         let bytes = v.to_u64().to_le_bytes();
         let here = T::SIZE.min(0x1000 - (linear & 0xfff) as usize);
-        let a = self.place_system(linear, true)?;
-        let b = if here < T::SIZE { self.place_system(linear.wrapping_add(here as u64), true)? } else { a };
+        let a = self.place_as(seg, linear, access)?;
+        let b = if here < T::SIZE { self.place_as(seg, linear.wrapping_add(here as u64), access)? } else { a };
         for (place, part) in [(a, &bytes[..here]), (b, &bytes[here..T::SIZE])] {
             match place {
                 _ if part.is_empty() => {}
@@ -556,12 +574,17 @@ impl Cpu {
         Ok(())
     }
 
-    fn place_system(&mut self, linear: u64, write: bool) -> R<Place> {
-        let need = if write { perm::SUPER_WRITE } else { perm::SUPER_READ };
+    fn place_as(&mut self, seg: Seg, linear: u64, access: Access) -> R<Place> {
+        let need = match (access.write, access.user, access.ac) {
+            (false, ..) => perm::SUPER_READ,
+            (true, true, _) => perm::USER_WRITE,
+            (true, false, true) => perm::AC_WRITE,
+            (true, false, false) => perm::SUPER_WRITE,
+        };
         if let Some(at) = self.tlb.lookup(linear, need) {
             return Ok(Place::Ram(at));
         }
-        self.fill(Seg::Ds as u8, linear, Access { write, fetch: false, user: false, ac: false })
+        self.fill(seg as u8, linear, access)
     }
 
     /// A load from something that is not RAM.

@@ -57,25 +57,35 @@ impl Cpu {
     /// A task gate in the interrupt descriptor table.
     pub fn switch_task_for_interrupt(&mut self, selector: u16, f: &Fault, rip: u64) -> R {
         self.next_rip = rip;
-        self.switch_task(selector, Cause::Nest, exception::GP)?;
+        let trap = self.switch_task(selector, Cause::Nest, exception::GP)?;
         if let Some(code) = f.code {
             let size = Layout::of(&self.tr).size;
             if size == 4 { self.push(code)? } else { self.push(code as u16)? }
         }
-        let rip = self.next_rip;
-        self.set_rip(rip);
-        Ok(())
+        self.task_trap(trap)
     }
 
     /// A far JMP or CALL to a TSS or task gate.
     pub fn switch_task_by_jump(&mut self, selector: u16, call: bool) -> R {
-        self.switch_task(selector, if call { Cause::Nest } else { Cause::Jump }, exception::GP)
+        let trap = self.switch_task(selector, if call { Cause::Nest } else { Cause::Jump }, exception::GP)?;
+        self.task_trap(trap)
+    }
+
+    /// The debug trap of a task whose state asks for it (Intel SDM vol. 3B §18.3.1.5).
+    fn task_trap(&mut self, trap: bool) -> R {
+        if !trap {
+            return Ok(());
+        }
+        self.dr6 |= 1 << 15;
+        self.fault = Fault { vector: exception::DB, trap: true, ..Fault::default() };
+        Err(Stop::Fault)
     }
 
     /// IRET with NT set: back to the task the current one links to.
     pub fn switch_task_by_iret(&mut self) -> R {
         let back: u16 = self.read_system(self.tr.base)?;
-        self.switch_task(back, Cause::Iret, exception::TS)
+        let trap = self.switch_task(back, Cause::Iret, exception::TS)?;
+        self.task_trap(trap)
     }
 
     fn field(&mut self, base: u64, at: u64, size: usize) -> R<u64> {
@@ -95,7 +105,8 @@ impl Cpu {
         self.write_system(l.address.wrapping_add(5), if busy { kind | 2 } else { kind & !2 })
     }
 
-    fn switch_task(&mut self, selector: u16, cause: Cause, vector: u8) -> R {
+    /// Switches; returns whether the new task wants a debug trap.
+    fn switch_task(&mut self, selector: u16, cause: Cause, vector: u8) -> R<bool> {
         if is_null(selector) || selector & 4 != 0 {
             return Err(self.selector_fault(vector, selector));
         }
@@ -137,6 +148,7 @@ impl Cpu {
                 self.read_system::<u16>(base + layout.segments + n * layout.size as u64)?;
         }
         let ldt: u16 = self.read_system(base + layout.ldt)?;
+        let trap = layout.size == 4 && self.read_system::<u16>(base + 100)? & 1 != 0;
 
         let old = self.tr.selector;
         if cause != Cause::Nest {
@@ -160,11 +172,14 @@ impl Cpu {
         for (n, r) in registers.into_iter().enumerate() {
             if layout.size == 4 { self.set(n as u8, r as u32) } else { self.set(n as u8, r as u16) }
         }
-        self.set_rflags(eflags);
+        // Breakpoints local to the old task are gone (Intel SDM vol. 3B §18.2.4).
+        self.dr7 &= !0x155;
+        self.set_rflags(eflags & !rflags::VM);
         self.next_rip = eip;
         // From here on faults belong to the new task.
         self.set_rip(eip);
-        self.load_task_segments(ldt, selectors)
+        self.load_task_segments(ldt, selectors)?;
+        Ok(trap)
     }
 
     /// Writes the outgoing task's state to its TSS.
@@ -196,7 +211,19 @@ impl Cpu {
             }
             r => r,
         };
-        let r = self.load_ldt(ldt);
+        // Until their descriptors are loaded the registers hold just selectors.
+        let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
+        for n in [Seg::Es, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs] {
+            self.set_segment(n, Segment { selector: selectors[n as usize], attributes, ..Segment::default() });
+        }
+        self.seg[Seg::Cs as usize].selector = selectors[Seg::Cs as usize];
+        let r = self.load_ldt(ldt).inspect_err(|_| {
+            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | kind::LDT as u32);
+            self.ldtr = Segment { selector: ldt, attributes, ..Segment::default() };
+            if self.fault.vector == exception::NP {
+                self.fault.vector = exception::TS;
+            }
+        });
         as_ts(self, r)?;
         let cs = selectors[Seg::Cs as usize];
         let cpl = cs as u8 & 3;
@@ -215,8 +242,6 @@ impl Cpu {
         let ss = self.check_stack_segment(selectors[Seg::Ss as usize], cpl, exception::TS)?;
         self.set_segment(Seg::Ss, ss);
         for n in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
-            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
-            self.set_segment(n, Segment { attributes, ..Segment::default() });
             let r = self.load_segment(n, selectors[n as usize]);
             as_ts(self, r)?;
         }

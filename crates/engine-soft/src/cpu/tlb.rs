@@ -29,9 +29,16 @@ struct Entry {
     offset: usize,
     epoch: u32,
     perm: u8,
+    /// log2 of the size of the page it is a piece of.
+    shift: u8,
 }
 
-const EMPTY: Entry = Entry { page: u64::MAX, offset: 0, epoch: 0, perm: 0 };
+const EMPTY: Entry = Entry { page: u64::MAX, offset: 0, epoch: 0, perm: 0, shift: 12 };
+
+/// Where [`Tlb::large`] notes the large page of that size around a linear page.
+fn bucket(page: u64, shift: u8) -> usize {
+    (page >> (shift - 12)) as usize % 64
+}
 
 /// One processor's TLB.
 pub(crate) struct Tlb {
@@ -41,7 +48,7 @@ pub(crate) struct Tlb {
     newest: u32,
     /// The epoch each PCID had last; zero if none.
     pcids: Box<[u32; 4096]>,
-    /// Whether a large page was entered since its bucket was last swept, by 2 MiB region.
+    /// Whether pieces of a large page may be present, by its number: see [`bucket`].
     large: [bool; 64],
     pub misses: u64,
 }
@@ -73,9 +80,10 @@ impl Tlb {
     pub fn insert(&mut self, linear: u64, offset: usize, found: &Translation, perm: u8) {
         let page = linear >> 12;
         let epoch = if found.global { self.global_epoch } else { self.epoch };
-        self.entries[page as usize % ENTRIES] = Entry { page, offset: offset & !0xfff, epoch, perm };
-        if found.page_shift > 12 {
-            self.large[(page >> 9) as usize % 64] = true;
+        let shift = found.page_shift;
+        self.entries[page as usize % ENTRIES] = Entry { page, offset: offset & !0xfff, epoch, perm, shift };
+        if shift > 12 {
+            self.large[bucket(page, shift)] = true;
         }
     }
 
@@ -126,15 +134,24 @@ impl Tlb {
         if e.page == page {
             *e = EMPTY;
         }
-        let bucket = (page >> 9) as usize % 64;
-        if self.large[bucket] {
-            self.large[bucket] = false;
-            // Every 4 KiB piece of the large page that was entered; of a 1 GiB page, in every bucket.
-            let gigabyte = page >> 18;
-            for e in self.entries.iter_mut() {
-                if e.page >> 18 == gigabyte {
-                    *e = EMPTY;
-                }
+        // Every 4 KiB piece that was entered of the large page it is part of: 2 MiB, 4 MiB or 1 GiB.
+        for shift in [21, 22, 30] {
+            if self.large[bucket(page, shift)] {
+                self.sweep(page, shift);
+            }
+        }
+    }
+
+    /// Drops the pieces of the large page of that size around `page`.
+    #[cold]
+    fn sweep(&mut self, page: u64, shift: u8) {
+        let bits = shift - 12;
+        // The pieces of a page lie next to each other, as far as the table goes.
+        let pieces = (1usize << bits).min(ENTRIES);
+        let first = (page >> bits << bits) as usize % ENTRIES;
+        for e in &mut self.entries[first..first + pieces] {
+            if e.page >> bits == page >> bits && e.shift == shift {
+                *e = EMPTY;
             }
         }
     }

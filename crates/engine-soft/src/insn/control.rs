@@ -2,11 +2,11 @@
 
 use crate::cpu::{CodeSize, Cpu, R, Stop};
 use crate::decode::{Handler, Op};
-use donjon_x86::bits::{cr0, cr4, efer, xcr0};
+use donjon_x86::bits::{cr0, cr4, efer, rflags, xcr0};
 use donjon_x86::cpuid::PHYSICAL_RESERVED;
 use donjon_x86::paging::canonical;
 use donjon_x86::{Seg, exception};
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 impl Cpu {
     /// Writes CR0 with everything that follows from it (Intel SDM vol. 3A §2.5, §9.8.5).
@@ -20,7 +20,8 @@ impl Cpu {
         if on & cr0::PG != 0 {
             if self.msrs.efer & efer::LME != 0 {
                 let cs = self.seg[Seg::Cs as usize].attributes;
-                if self.cr4 & cr4::PAE == 0 || cs.long() {
+                let narrow_task = self.tr.attributes.kind() & 8 == 0;
+                if self.cr4 & cr4::PAE == 0 || cs.long() || narrow_task {
                     return Err(self.gp(0));
                 }
                 self.msrs.efer |= efer::LMA;
@@ -125,6 +126,7 @@ fn mov_to_cr(cpu: &mut Cpu, op: &Op) -> R {
         8 => cpu.board.apic.set_cr8(v as u8),
         _ => return Err(cpu.ud()),
     }
+    serialize();
     Err(Stop::EndBlock)
 }
 
@@ -138,9 +140,11 @@ fn debug_register(cpu: &mut Cpu, n: u8) -> R<u8> {
     };
     cpu.privileged()?;
     if cpu.dr7 & 1 << 13 != 0 {
-        // General detect: the access itself is a debug exception.
+        // General detect: the access itself is a debug exception, and unlike an instruction breakpoint
+        // one that pushes RF set (Intel SDM vol. 3B §18.3.1.1).
         cpu.dr6 |= 1 << 13;
         cpu.dr7 &= !(1 << 13);
+        cpu.rflags |= rflags::RF;
         return Err(cpu.raise(exception::DB));
     }
     Ok(n)
@@ -165,7 +169,7 @@ fn mov_to_dr(cpu: &mut Cpu, op: &Op) -> R {
     }
     match n {
         6 => cpu.dr6 = v & 0xe00f | 0xffff_0ff0,
-        7 => cpu.dr7 = v & 0xffff_2bff | 0x400,
+        7 => cpu.dr7 = v & 0xffff_23ff | 0x400,
         n => cpu.dr[n as usize] = v,
     }
     // Watched pages must leave the fast path.
@@ -208,7 +212,13 @@ fn invlpg(cpu: &mut Cpu, op: &Op) -> R {
     let linear = cpu.seg_base[(op.seg & 7) as usize].wrapping_add(cpu.ea(op));
     let linear = if cpu.is64() { linear } else { linear & 0xffff_ffff };
     cpu.flush_tlb_page(linear);
+    serialize();
     Err(Stop::EndBlock)
+}
+
+/// What the processor stored is visible to the others before it goes on (Intel SDM vol. 3A §8.3).
+pub(crate) fn serialize() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
 }
 
 /// INVPCID (Intel SDM vol. 2A).
@@ -220,7 +230,7 @@ fn invpcid(cpu: &mut Cpu, op: &Op) -> R {
     let enabled = cpu.cr4 & cr4::PCIDE != 0;
     let reserved = low & !0xfff != 0;
     match kind {
-        0 | 1 if reserved || pcid != 0 && !enabled => return Err(cpu.gp(0)),
+        _ if reserved || kind < 2 && pcid != 0 && !enabled => return Err(cpu.gp(0)),
         0 if !canonical(linear) => return Err(cpu.gp(0)),
         0 if pcid == cpu.pcid() => cpu.flush_tlb_page(linear),
         // One page of another address space: dropping all of that space's is allowed and simpler.
@@ -266,6 +276,12 @@ fn xsetbv(cpu: &mut Cpu, _: &Op) -> R {
 /// The handler of an instruction of this family.
 pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
     use Mnemonic::*;
+    // CR1, CR5-CR7 and CR9-CR15 do not exist, whatever the privilege.
+    let control = |r: Register| r.is_cr() && matches!(r.number(), 0 | 2 | 3 | 4 | 8);
+    let exists = |n| !i.op_register(n).is_cr() || control(i.op_register(n));
+    if i.mnemonic() == Mov && !(exists(0) && exists(1)) {
+        return None;
+    }
     let handler: Handler = match i.mnemonic() {
         Mov if i.op_kind(0) == OpKind::Register && i.op_register(0).is_cr() => mov_to_cr,
         Mov if i.op_kind(1) == OpKind::Register && i.op_register(1).is_cr() => mov_from_cr,

@@ -105,6 +105,7 @@ fn sti(cpu: &mut Cpu, _: &Op) -> R {
     if cpu.rflags & rflags::IF == 0 {
         cpu.rflags |= rflags::IF;
         cpu.shadow = true;
+        cpu.skip_step = false;
     }
     Err(Stop::EndBlock)
 }

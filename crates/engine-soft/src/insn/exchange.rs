@@ -79,6 +79,9 @@ fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> R {
     if linear & 15 != 0 {
         return Err(cpu.gp(0));
     }
+    if cpu.checks_data() {
+        cpu.probe_write(op.seg, cpu.ea(op), 16, 1)?;
+    }
     let old = match cpu.place(op.seg, linear, Kind::Write)? {
         Place::Ram(at) => cpu.board.ram.compare_exchange_128(at, expected, new).unwrap_or_else(|seen| seen),
         Place::Device(p) => {

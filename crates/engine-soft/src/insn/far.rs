@@ -101,12 +101,11 @@ impl Cpu {
 
     /// Pushes CS and the return address; the stack pointer moves only if both stores succeed.
     fn push_pair<T: Word>(&mut self, selector: u64, rip: u64) -> R {
-        let mut bytes = [0; 16];
-        bytes[..T::SIZE].copy_from_slice(&rip.to_le_bytes()[..T::SIZE]);
-        bytes[T::SIZE..2 * T::SIZE].copy_from_slice(&selector.to_le_bytes()[..T::SIZE]);
-        let sp = self.stack_pointer().wrapping_sub(2 * T::SIZE as u64) & self.stack_mask;
-        self.check_alignment(Seg::Ss as u8, sp, T::SIZE)?;
-        self.write_bytes(Seg::Ss as u8, sp, &bytes[..2 * T::SIZE])?;
+        let mut sp = self.stack_pointer();
+        for v in [selector, rip] {
+            sp = sp.wrapping_sub(T::SIZE as u64) & self.stack_mask;
+            self.write(Seg::Ss as u8, sp, T::from_u64(v))?;
+        }
         self.set_stack_pointer(sp);
         Ok(())
     }
@@ -172,7 +171,8 @@ impl Cpu {
         let (old_ss, old_sp) = (self.seg[SS], self.regs[4]);
         if !deeper {
             if call {
-                let stack = if long { NewStack::long(old_ss) } else { NewStack::legacy(old_ss, 0) };
+                let cpl = self.cpl;
+                let stack = if long { NewStack::long(old_ss, cpl) } else { NewStack::legacy(old_ss, cpl, 0) };
                 let mut sp = self.stack_pointer();
                 self.push_system(&stack, &mut sp, size, old_cs)?;
                 self.push_system(&stack, &mut sp, size, back)?;
@@ -187,11 +187,12 @@ impl Cpu {
         let (stack, mut sp) = if long {
             let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (cpl as u32) << 5);
             let ss = Segment { selector: cpl as u16, attributes, ..Segment::default() };
-            (NewStack::long(ss), self.task_stack64(cpl as u32)?)
+            (NewStack::long(ss, cpl), self.task_stack64(cpl as u32)?)
         } else {
             let (ss, sp) = self.task_stack(cpl)?;
-            (NewStack::legacy(self.check_stack_segment(ss, cpl, exception::TS)?, ss), sp)
+            (NewStack::legacy(self.check_stack_segment(ss, cpl, exception::TS)?, cpl, ss), sp)
         };
+        let whole = sp;
         sp &= stack.mask;
         let mut frame = vec![old_ss.selector as u64, old_sp];
         if !long {
@@ -212,6 +213,7 @@ impl Cpu {
         }
         self.set_code_segment(&l, selector, cpl)?;
         self.set_segment(Seg::Ss, stack.segment);
+        self.regs[4] = whole;
         self.set_stack_pointer(sp);
         self.next_rip = rip;
         Err(Stop::EndBlock)

@@ -32,6 +32,7 @@ impl Cpu {
 fn input<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let port = if op.x != 0 { cpu.get::<u16>(2) } else { op.imm as u8 as u16 };
     cpu.check_port(port, T::SIZE as u16)?;
+    cpu.note_port(port, T::SIZE as u16);
     let v = cpu.board.io.port_in(port, T::SIZE as u8);
     cpu.set(0, T::from_u64(v as u64));
     Ok(())
@@ -40,6 +41,7 @@ fn input<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 fn output<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let port = if op.x != 0 { cpu.get::<u16>(2) } else { op.imm as u8 as u16 };
     cpu.check_port(port, T::SIZE as u16)?;
+    cpu.note_port(port, T::SIZE as u16);
     let v = cpu.get::<T>(0).to_u64() as u32;
     cpu.board.io.port_out(port, T::SIZE as u8, v);
     Ok(())

@@ -27,7 +27,6 @@ pub(crate) fn load(cpu: &mut Cpu, n: u8, selector: u16) -> R {
         // Interrupts and debug traps wait until the stack pointer is loaded too.
         cpu.shadow = true;
         cpu.skip_step = true;
-        cpu.debug_hits = 0;
     }
     Err(Stop::EndBlock)
 }

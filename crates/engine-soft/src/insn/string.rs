@@ -200,12 +200,12 @@ fn scas<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 fn ins<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let size = op.address_size;
     let port = cpu.get::<u16>(2);
-    cpu.check_port(port, T::SIZE as u16)?;
     cpu.repeat(op, |cpu| {
+        cpu.check_port(port, T::SIZE as u16)?;
         let di = cpu.reg(RDI) & address_mask(size);
         // The destination is checked before the port is read: reading may have effects.
-        let linear = cpu.linear(ES, di, T::SIZE, Kind::Write)?;
-        cpu.place(ES, linear, Kind::Write)?;
+        cpu.probe_write(ES, di, T::SIZE, T::SIZE)?;
+        cpu.note_port(port, T::SIZE as u16);
         let v = cpu.board.io.port_in(port, T::SIZE as u8);
         cpu.write(ES, di, T::from_u64(v as u64))?;
         cpu.step::<T>(RDI, size);
@@ -216,9 +216,10 @@ fn ins<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 fn outs<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let size = op.address_size;
     let port = cpu.get::<u16>(2);
-    cpu.check_port(port, T::SIZE as u16)?;
     cpu.repeat(op, |cpu| {
+        cpu.check_port(port, T::SIZE as u16)?;
         let v = cpu.read::<T>(op.seg, cpu.reg(RSI) & address_mask(size))?;
+        cpu.note_port(port, T::SIZE as u16);
         cpu.board.io.port_out(port, T::SIZE as u8, v.to_u64() as u32);
         cpu.step::<T>(RSI, size);
         Ok(true)

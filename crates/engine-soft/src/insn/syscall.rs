@@ -1,10 +1,10 @@
 //! SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS.
 
-use crate::cpu::{Cpu, R, Stop};
+use crate::cpu::{Cpu, Fault, R, Stop};
 use crate::decode::{Handler, Op};
 use donjon_x86::bits::{efer, rflags};
 use donjon_x86::paging::canonical;
-use donjon_x86::{Seg, Segment, SegmentAttributes};
+use donjon_x86::{Seg, Segment, SegmentAttributes, exception};
 use iced_x86::{Code, Instruction, Mnemonic};
 
 /// A flat code segment: 64-bit, or 32-bit.
@@ -40,6 +40,8 @@ fn syscall(cpu: &mut Cpu, _: &Op) -> R {
     let kept = cpu.rflags() & !mask & !rflags::RF;
     cpu.set_rflags(kept);
     cpu.next_rip = target;
+    // Single-stepping goes by the new flags: with TF in IA32_FMASK there is no trap at the entry point.
+    cpu.skip_step = kept & rflags::TF == 0;
     Err(Stop::EndBlock)
 }
 
@@ -58,8 +60,16 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> R {
     let (cs, rip) = if to64 { (base + 16, target) } else { (base, target & 0xffff_ffff) };
     let flags = cpu.regs[11] & 0x3c_7fd7 | rflags::ONE;
     cpu.enter_flat(flat_code(cs | 3, 3, to64), flat_stack((base + 8) | 3, 3), 3);
+    let stepping = cpu.rflags & rflags::TF != 0;
     cpu.set_rflags(flags);
     cpu.next_rip = rip;
+    if flags & rflags::TF != 0 && !stepping {
+        // The trap comes at once, as if the SYSCALL had just been stepped over.
+        cpu.set_rip(rip);
+        cpu.dr6 |= 1 << 14;
+        cpu.fault = Fault { vector: exception::DB, trap: true, ..Fault::default() };
+        return Err(Stop::Fault);
+    }
     Err(Stop::EndBlock)
 }
 

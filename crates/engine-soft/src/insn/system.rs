@@ -22,7 +22,7 @@ fn pause(_: &mut Cpu, _: &Op) -> R {
 
 /// Fences and serialising instructions order the vCPU's accesses as seen by the others.
 fn fence(_: &mut Cpu, _: &Op) -> R {
-    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    super::control::serialize();
     Ok(())
 }
 
@@ -39,6 +39,7 @@ fn cpuid(cpu: &mut Cpu, _: &Op) -> R {
         xcr0: cpu.xcr0,
         tsc_hz: cpu.board.clock.hz(),
     };
+    super::control::serialize();
     let [a, b, c, d] = cpu.board.model.cpuid(cpu.get::<u32>(0), cpu.get::<u32>(1), &cx);
     cpu.set(0, a);
     cpu.set(3, b);
@@ -94,7 +95,9 @@ fn clflush(cpu: &mut Cpu, op: &Op) -> R {
 }
 
 fn wbinvd(cpu: &mut Cpu, _: &Op) -> R {
-    cpu.privileged()
+    cpu.privileged()?;
+    super::control::serialize();
+    Ok(())
 }
 
 fn ac(cpu: &mut Cpu, op: &Op) -> R {

@@ -183,13 +183,9 @@ fn a_32_bit_elf_boots_by_its_note_and_not_without() {
         let mut file = vec![0; 0x100];
         file[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
         let mut put16 = |at: usize, v: u16| file[at..at + 2].copy_from_slice(&v.to_le_bytes());
-        (
-            put16(16, 2),
-            put16(18, 3),
-            put16(28, 52),
-            put16(42, 32),
-            put16(44, 2),
-        );
+        for (at, value) in [(16, 2), (18, 3), (28, 52), (42, 32), (44, 2)] {
+            put16(at, value);
+        }
         let mut words = |at: usize, values: &[u32]| {
             for (i, v) in values.iter().enumerate() {
                 file[at + i * 4..at + i * 4 + 4].copy_from_slice(&v.to_le_bytes());

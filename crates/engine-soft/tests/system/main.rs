@@ -1,0 +1,7 @@
+//! What only a kernel sees: modes, segmentation, paging, exceptions, interrupts, debugging, several
+//! processors. Expected values are those of the Intel SDM; each test names the section.
+
+mod layout;
+mod machine;
+
+mod smoke;
