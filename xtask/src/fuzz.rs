@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every target. The name is that of its file in fuzz/src.
-const TARGETS: [&str; 1] = ["boot"];
+const TARGETS: [&str; 2] = ["boot", "cpu"];
 
 /// What `cargo fuzz` passes too, less the sanitizer.
 const COVERAGE: &str = "--cfg fuzzing \

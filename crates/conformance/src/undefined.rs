@@ -9,7 +9,8 @@ mod fpu;
 
 use crate::case::{Case, Mode};
 use crate::outcome::{End, Outcome};
-use donjon_x86::bits::rflags::{AF, CF, OF, PF, SF, STATUS, ZF};
+use donjon_x86::bits::rflags::{AF, CF, OF, PF, RF, SF, STATUS, ZF};
+use donjon_x86::exception;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// How far apart two results of an approximation may be.
@@ -195,6 +196,18 @@ pub fn undefined(case: &Case, native: &Outcome) -> Undefined {
         return u;
     }
     fpu::undefined(case, &i, native, &mut u);
+    // vol. 3B §17.3.1.1: a trap between the iterations of a repeated string instruction pushes RF set; AMD's
+    // processors push it clear.
+    if matches!(
+        native.end,
+        End::Exception {
+            vector: exception::DB,
+            ..
+        }
+    ) && native.after.rip == case.before.rip
+    {
+        u.rflags |= RF;
+    }
     if let End::Exception { .. } = native.end
         && native.after.rip == case.before.rip
     {

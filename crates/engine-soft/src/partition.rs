@@ -40,7 +40,9 @@ impl Engine for SoftEngine {
             };
             Mutex::new(Some(board))
         });
-        Ok(Box::new(SoftPartition { vcpus: vcpus.collect() }))
+        Ok(Box::new(SoftPartition {
+            vcpus: vcpus.collect(),
+        }))
     }
 }
 
@@ -51,7 +53,10 @@ struct SoftPartition {
 impl Partition for SoftPartition {
     fn take_vcpu(&self, index: usize) -> Result<Box<dyn Vcpu>, EngineError> {
         let failed = |what: String| EngineError::Failed { engine: "soft", what };
-        let slot = self.vcpus.get(index).ok_or_else(|| failed(format!("there is no vCPU {index}")))?;
+        let slot = self
+            .vcpus
+            .get(index)
+            .ok_or_else(|| failed(format!("there is no vCPU {index}")))?;
         let board = slot.lock().unwrap_or_else(|e| e.into_inner()).take();
         let board = board.ok_or_else(|| failed(format!("vCPU {index} was taken before")))?;
         Ok(Box::new(SoftVcpu::new(Cpu::new(board))))

@@ -67,7 +67,12 @@ const MEASURE: Duration = Duration::from_millis(20);
 /// Runs [`LOOP`] for [`MEASURE`].
 pub fn probe() -> ProbeReport {
     let engine = SoftEngine::new();
-    let report = |fitness, finding| ProbeReport { engine: engine.name(), fitness, finding, advice: vec![] };
+    let report = |fitness, finding| ProbeReport {
+        engine: engine.name(),
+        fitness,
+        finding,
+        advice: vec![],
+    };
     match measure(&engine) {
         Ok(mips) => report(
             Fitness::Measured { mips },
@@ -86,7 +91,10 @@ fn measure(engine: &SoftEngine) -> Result<f64, String> {
         model: Arc::new(CpuModel::named("x86-64-v2").expect("a known name")),
         clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
         io: Arc::new(Nothing),
-        vcpus: vec![VcpuConfig { apic: Arc::new(Nothing), attention: attention.clone() }],
+        vcpus: vec![VcpuConfig {
+            apic: Arc::new(Nothing),
+            attention: attention.clone(),
+        }],
     };
     let partition = engine.create(config).map_err(|e| e.to_string())?;
     let mut vcpu = partition.take_vcpu(0).map_err(|e| e.to_string())?;

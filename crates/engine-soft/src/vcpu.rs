@@ -3,8 +3,8 @@
 use crate::cpu::{Cpu, Fault, R, Stop};
 use crate::decode::{Blocks, Op};
 use donjon_engine::{Attention, EngineError, Exit, Vcpu};
-use donjon_x86::bits::rflags;
 use donjon_memory::Ram;
+use donjon_x86::bits::rflags;
 use donjon_x86::{Activity, CpuState, Seg, exception};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,11 @@ pub(crate) struct SoftVcpu {
 impl SoftVcpu {
     pub fn new(cpu: Cpu) -> Self {
         let ram = cpu.board.ram.clone();
-        Self { cpu, blocks: Blocks::new(), ram }
+        Self {
+            cpu,
+            blocks: Blocks::new(),
+            ram,
+        }
     }
 
     /// Acts on what others asked for between two instructions, or (`again`) two iterations of one. `Some`
@@ -53,7 +57,10 @@ impl SoftVcpu {
             attention.take(Attention::NMI);
             cpu.activity = Activity::Active;
             cpu.rflags |= if again { rflags::RF } else { 0 };
-            let nmi = Fault { vector: exception::NMI, ..Fault::default() };
+            let nmi = Fault {
+                vector: exception::NMI,
+                ..Fault::default()
+            };
             let delivered = cpu.deliver(nmi);
             cpu.nmi_blocked = true;
             return self.handled(delivered);
@@ -121,7 +128,9 @@ impl SoftVcpu {
         match run.at {
             Some(at) => {
                 let generation = self.ram.code().cell(at);
-                Self::execute(cpu, run.ops, || generation.load(Ordering::Relaxed) == run.generation)
+                Self::execute(cpu, run.ops, || {
+                    generation.load(Ordering::Relaxed) == run.generation
+                })
             }
             None => Self::execute(cpu, run.ops, || true),
         }
@@ -130,7 +139,9 @@ impl SoftVcpu {
     /// Runs instructions one after the other for as long as they are `current`.
     #[inline(always)]
     fn execute(cpu: &mut Cpu, ops: &[Op], current: impl Fn() -> bool) -> R {
-        let Some((last, body)) = ops.split_last() else { return Ok(()) };
+        let Some((last, body)) = ops.split_last() else {
+            return Ok(());
+        };
         // Only the last instruction of a block can branch. Until then the instruction pointer is counted
         // here and only written for the handlers: reading it back each time would cost more than they do.
         let mut rip = cpu.rip();
@@ -178,7 +189,10 @@ impl SoftVcpu {
             let hits = cpu.instruction_breakpoints();
             if hits != 0 {
                 cpu.dr6 = cpu.dr6 & !15 | hits;
-                cpu.fault = Fault { vector: exception::DB, ..Fault::default() };
+                cpu.fault = Fault {
+                    vector: exception::DB,
+                    ..Fault::default()
+                };
                 return Err(Stop::Fault);
             }
         }
@@ -205,7 +219,11 @@ impl SoftVcpu {
         }
         if hits != 0 {
             cpu.dr6 = cpu.dr6 & !15 | hits;
-            cpu.fault = Fault { vector: exception::DB, trap: true, ..Fault::default() };
+            cpu.fault = Fault {
+                vector: exception::DB,
+                trap: true,
+                ..Fault::default()
+            };
             cpu.shadow = false;
             return Err(Stop::Fault);
         }
@@ -216,7 +234,11 @@ impl SoftVcpu {
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Exit {
         if let Some(event) = self.cpu.pending.take() {
-            let fault = Fault { vector: event.vector, code: event.error_code, ..Fault::default() };
+            let fault = Fault {
+                vector: event.vector,
+                code: event.error_code,
+                ..Fault::default()
+            };
             let delivered = self.cpu.deliver(fault);
             if let Some(exit) = self.handled(delivered) {
                 return exit;
@@ -231,7 +253,11 @@ impl Vcpu for SoftVcpu {
                 single = true;
             } else {
                 let raised = self.cpu.board.attention.bits();
-                let bits = if raised != 0 { raised & self.interesting() } else { 0 };
+                let bits = if raised != 0 {
+                    raised & self.interesting()
+                } else {
+                    0
+                };
                 if bits != 0 {
                     if let Some(exit) = self.attend(bits, again) {
                         return exit;
@@ -242,10 +268,18 @@ impl Vcpu for SoftVcpu {
             match self.cpu.activity {
                 Activity::Active => {}
                 Activity::Shutdown => return Exit::Shutdown,
-                _ => return Exit::Halt { wake: self.interesting() },
+                _ => {
+                    return Exit::Halt {
+                        wake: self.interesting(),
+                    };
+                }
             }
             again = false;
-            let result = if self.cpu.debugging() { self.watched(single) } else { self.block(single) };
+            let result = if self.cpu.debugging() {
+                self.watched(single)
+            } else {
+                self.block(single)
+            };
             match result {
                 Ok(()) | Err(Stop::EndBlock) => {}
                 // An interrupt between two iterations saves RF set.

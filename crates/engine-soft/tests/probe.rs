@@ -5,7 +5,9 @@ use donjon_engine_soft::SoftEngine;
 #[test]
 fn the_probe_measures_something() {
     let report = SoftEngine::new().probe();
-    let Fitness::Measured { mips } = report.fitness else { panic!("{report:?}") };
+    let Fitness::Measured { mips } = report.fitness else {
+        panic!("{report:?}")
+    };
     eprintln!("{}", report.finding);
     assert!(mips > 0.1, "{report:?}");
 }

@@ -42,7 +42,8 @@ impl Attention {
 
     /// Raises [`Attention::SIPI`]. A second one before the first is taken is lost, as on hardware.
     pub fn raise_sipi(&self, vector: u8) {
-        let set = |b| (b & Self::SIPI == 0).then_some(b & !Self::SIPI_VECTOR | Self::SIPI | (vector as u32) << 8);
+        let set =
+            |b| (b & Self::SIPI == 0).then_some(b & !Self::SIPI_VECTOR | Self::SIPI | (vector as u32) << 8);
         if self.bits.fetch_update(SeqCst, SeqCst, set).is_ok() {
             let _held = self.lock.lock().unwrap_or_else(|e| e.into_inner());
             self.wake.notify_all();
@@ -92,6 +93,9 @@ mod tests {
             s.spawn(|| a.raise(Attention::NMI));
             assert_eq!(a.wait(Attention::NMI, None), Attention::NMI);
         });
-        assert_eq!(a.wait(Attention::KICK, Some(Duration::from_millis(1))) & Attention::KICK, 0);
+        assert_eq!(
+            a.wait(Attention::KICK, Some(Duration::from_millis(1))) & Attention::KICK,
+            0
+        );
     }
 }

@@ -18,7 +18,11 @@ impl Clock {
     /// A clock that starts now.
     pub fn new(hz: u64) -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), wall_at_start: wall, hz }
+        Self {
+            start: Instant::now(),
+            wall_at_start: wall,
+            hz,
+        }
     }
 
     /// Ticks a second of the time-stamp counter.

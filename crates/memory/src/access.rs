@@ -274,7 +274,10 @@ mod portable {
     pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
         for n in 0..len {
             // SAFETY: both are inside the ranges the caller vouches for; a byte is always aligned.
-            unsafe { AtomicU8::from_ptr(to.add(n)).store(AtomicU8::from_ptr(from.add(n).cast_mut()).load(Acquire), Release) };
+            unsafe {
+                AtomicU8::from_ptr(to.add(n))
+                    .store(AtomicU8::from_ptr(from.add(n).cast_mut()).load(Acquire), Release)
+            };
         }
     }
 
@@ -309,7 +312,10 @@ mod tests {
                     <$t as Sealed>::store(pa, 0xfe as $t);
                     portable::$t::store(pb, 0xfe as $t);
                     assert_eq!(<$t as Sealed>::load(pa), portable::$t::load(pb));
-                    assert_eq!(<$t as Sealed>::fetch_add(pa, 7), portable::$t::fetch_add(pb, 7));
+                    assert_eq!(
+                        <$t as Sealed>::fetch_add(pa, 7),
+                        portable::$t::fetch_add(pb, 7)
+                    );
                     assert_eq!(<$t as Sealed>::swap(pa, 9), portable::$t::swap(pb, 9));
                     for (old, new) in [(9, 3), (9, 4), (3, 5)] {
                         assert_eq!(

@@ -72,7 +72,10 @@ impl Ram {
         if len == 0 || !len.is_multiple_of(PAGE_SIZE) || size > 1 << 46 {
             return Err(MemoryError::Size(size));
         }
-        let host = |cause: rustix::io::Errno| MemoryError::Host { size, cause: cause.into() };
+        let host = |cause: rustix::io::Errno| MemoryError::Host {
+            size,
+            cause: cause.into(),
+        };
         let fd = memfd_create("guest-ram", MemfdFlags::CLOEXEC).map_err(host)?;
         // One page more than the guest can reach: an access that starts inside RAM and runs over its end
         // stays inside the mapping, so one comparison bounds every access.
@@ -80,16 +83,37 @@ impl Ram {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address the kernel chooses; nothing else refers to it.
         let base = unsafe {
-            mmap(std::ptr::null_mut(), len + PAGE_SIZE, ProtFlags::READ | ProtFlags::WRITE, flags, &fd, 0)
+            mmap(
+                std::ptr::null_mut(),
+                len + PAGE_SIZE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                flags,
+                &fd,
+                0,
+            )
         }
         .map_err(host)?;
         let low = size.min(HOLE_START);
-        let mut ranges = vec![RamRange { address: 0, len: low, offset: 0 }];
+        let mut ranges = vec![RamRange {
+            address: 0,
+            len: low,
+            offset: 0,
+        }];
         if size > low {
-            ranges.push(RamRange { address: HOLE_END, len: size - low, offset: low });
+            ranges.push(RamRange {
+                address: HOLE_END,
+                len: size - low,
+                offset: low,
+            });
         }
         let base = NonNull::new(base.cast()).expect("mmap never returns null on success");
-        Ok(Self { base, len, fd, ranges, code: CodeMap::new(len / PAGE_SIZE + 1) })
+        Ok(Self {
+            base,
+            len,
+            fd,
+            ranges,
+            code: CodeMap::new(len / PAGE_SIZE + 1),
+        })
     }
 
     /// Bytes of RAM.
@@ -204,7 +228,10 @@ impl Ram {
 
     /// The host address of `len` bytes at a RAM offset.
     fn span(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset <= self.len && len <= self.len - offset, "range outside guest RAM");
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "range outside guest RAM"
+        );
         // SAFETY: `offset` is inside the mapping.
         unsafe { self.base.as_ptr().add(offset) }
     }
@@ -272,7 +299,10 @@ impl Drop for Ram {
 
 impl std::fmt::Debug for Ram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ram").field("len", &self.len).field("ranges", &self.ranges).finish_non_exhaustive()
+        f.debug_struct("Ram")
+            .field("len", &self.len)
+            .field("ranges", &self.ranges)
+            .finish_non_exhaustive()
     }
 }
 

@@ -71,7 +71,10 @@ impl CpuModel {
     /// The model of that name.
     pub fn named(name: &str) -> Option<Self> {
         let name = *Self::NAMES.iter().find(|n| **n == name)?;
-        Some(Self { name, avx: name == "x86-64-v3" })
+        Some(Self {
+            name,
+            avx: name == "x86-64-v3",
+        })
     }
 
     /// Its name.
@@ -193,7 +196,12 @@ impl CpuModel {
                 [mhz, mhz, 100, 0]
             }
             // KVM's paravirtual leaves (Linux, virt/kvm/x86/cpuid).
-            0x4000_0000 => [MAX_HYPERVISOR, KVM_SIGNATURE[0], KVM_SIGNATURE[1], KVM_SIGNATURE[2]],
+            0x4000_0000 => [
+                MAX_HYPERVISOR,
+                KVM_SIGNATURE[0],
+                KVM_SIGNATURE[1],
+                KVM_SIGNATURE[2],
+            ],
             // CLOCKSOURCE2, NOP_IO_DELAY, CLOCKSOURCE_STABLE.
             0x4000_0001 => [1 << 3 | 1 << 1 | 1 << 24, 0, 0, 0],
             0x4000_0002..=0x4000_000f => [0; 4],
@@ -251,7 +259,13 @@ mod tests {
     use super::*;
 
     fn cx() -> CpuidContext {
-        CpuidContext { apic_id: 3, vcpus: 4, osxsave: true, xcr0: 7, tsc_hz: 1_000_000_000 }
+        CpuidContext {
+            apic_id: 3,
+            vcpus: 4,
+            osxsave: true,
+            xcr0: 7,
+            tsc_hz: 1_000_000_000,
+        }
     }
 
     #[test]
@@ -265,7 +279,10 @@ mod tests {
         let level3 = 1 << 12 | 1 << 22 | 1 << 27 | 1 << 28 | 1 << 29;
         assert_eq!(ecx3 & level3, level3);
         assert_eq!(ecx2 & (1 << 28 | 1 << 12), 0, "no AVX below v3");
-        assert_eq!(v3.cpuid(7, 0, &cx())[1] & (1 << 3 | 1 << 5 | 1 << 8), 1 << 3 | 1 << 5 | 1 << 8);
+        assert_eq!(
+            v3.cpuid(7, 0, &cx())[1] & (1 << 3 | 1 << 5 | 1 << 8),
+            1 << 3 | 1 << 5 | 1 << 8
+        );
         assert!(CpuModel::named("host").is_none());
     }
 

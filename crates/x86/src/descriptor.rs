@@ -20,12 +20,21 @@ impl Descriptor {
     /// Limit in bytes.
     pub const fn limit(self) -> u32 {
         let raw = (self.0 & 0xffff) as u32 | (self.0 >> 32 & 0xf_0000) as u32;
-        if self.attributes().granular() { raw << 12 | 0xfff } else { raw }
+        if self.attributes().granular() {
+            raw << 12 | 0xfff
+        } else {
+            raw
+        }
     }
 
     /// The segment register it makes.
     pub const fn segment(self, selector: u16) -> Segment {
-        Segment { selector, base: self.base(), limit: self.limit(), attributes: self.attributes() }
+        Segment {
+            selector,
+            base: self.base(),
+            limit: self.limit(),
+            attributes: self.attributes(),
+        }
     }
 }
 
@@ -90,8 +99,14 @@ mod tests {
         assert!(d.attributes().is_code() && d.attributes().big() && d.attributes().present());
         let byte_granular = Descriptor(0x0040_9200_0000_1234);
         assert_eq!(byte_granular.limit(), 0x1234);
-        let g = Gate { low: 0x1111_8e03_0010_2222, high: 0xffff_ffff };
+        let g = Gate {
+            low: 0x1111_8e03_0010_2222,
+            high: 0xffff_ffff,
+        };
         assert_eq!(g.offset(), 0xffff_ffff_1111_2222);
-        assert_eq!((g.selector(), g.ist(), g.attributes().kind()), (0x10, 3, kind::INTERRUPT_GATE));
+        assert_eq!(
+            (g.selector(), g.ist(), g.attributes().kind()),
+            (0x10, 3, kind::INTERRUPT_GATE)
+        );
     }
 }

@@ -77,9 +77,7 @@ impl Translation {
     /// Whether `access` is allowed (Intel SDM vol. 3A §4.6.1).
     pub fn allows(&self, mode: &Mode, access: Access) -> bool {
         if access.user {
-            return self.user
-                && (!access.write || self.writable)
-                && (!access.fetch || self.executable);
+            return self.user && (!access.write || self.writable) && (!access.fetch || self.executable);
         }
         if access.fetch {
             return self.executable && !(self.user && mode.cr4 & cr4::SMEP != 0);
@@ -113,7 +111,12 @@ impl Mode {
 
     /// Translates a linear address (canonical already checked). The error is a page-fault error code.
     /// Accessed bits are set on the way, the dirty bit if the access writes.
-    pub fn translate(&self, memory: &impl TableMemory, linear: u64, access: Access) -> Result<Translation, u32> {
+    pub fn translate(
+        &self,
+        memory: &impl TableMemory,
+        linear: u64,
+        access: Access,
+    ) -> Result<Translation, u32> {
         if self.cr0 & cr0::PG == 0 {
             return Ok(Translation {
                 physical: linear & 0xffff_ffff,
@@ -127,7 +130,9 @@ impl Mode {
         }
         // An entry that changes under the walk restarts it. Another processor that changes entries without
         // pause must not keep this one here for ever: then the access faults, and is tried again.
-        (0..1000).find_map(|_| self.walk(memory, linear, access)).unwrap_or(Err(self.error_code(access, 0)))
+        (0..1000)
+            .find_map(|_| self.walk(memory, linear, access))
+            .unwrap_or(Err(self.error_code(access, 0)))
     }
 
     fn walk(
@@ -164,8 +169,7 @@ impl Mode {
                 return fault(0);
             }
             let leaf = shift == 12
-                || entry & PS != 0
-                    && (shift == 21 || shift == 30 || shift == 22 && self.cr4 & cr4::PSE != 0);
+                || entry & PS != 0 && (shift == 21 || shift == 30 || shift == 22 && self.cr4 & cr4::PSE != 0);
             if self.reserved(entry, shift, leaf, long) {
                 return fault(pf::PRESENT | pf::RESERVED);
             }
@@ -206,7 +210,11 @@ impl Mode {
             }
             upper[levels] = (address, entry);
             levels += 1;
-            table = if size == 8 { entry & !0xfff & !PHYSICAL_RESERVED } else { entry & 0xffff_f000 };
+            table = if size == 8 {
+                entry & !0xfff & !PHYSICAL_RESERVED
+            } else {
+                entry & 0xffff_f000
+            };
             shift -= index_bits as u8;
         }
     }
@@ -276,7 +284,12 @@ mod tests {
         t.0.borrow_mut().extend(entries.iter().copied());
     }
 
-    const READ: Access = Access { write: false, fetch: false, user: false, ac: false };
+    const READ: Access = Access {
+        write: false,
+        fetch: false,
+        user: false,
+        ac: false,
+    };
     const LONG: Mode = Mode {
         cr0: cr0::PE | cr0::PG | cr0::WP,
         cr3: 0x1000,
@@ -288,24 +301,47 @@ mod tests {
     #[test]
     fn four_levels_with_accessed_and_dirty() {
         let t = Tables::default();
-        put(&t, &[(0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x4007), (0x4008, 0x8000_0000_0000_5107)]);
+        put(
+            &t,
+            &[
+                (0x1000, 0x2007),
+                (0x2000, 0x3007),
+                (0x3000, 0x4007),
+                (0x4008, 0x8000_0000_0000_5107),
+            ],
+        );
         let got = LONG.translate(&t, 0x1234, READ).unwrap();
         assert_eq!((got.physical, got.page_shift), (0x5234, 12));
         assert!(got.user && got.writable && got.global && !got.executable && !got.dirty);
         assert_eq!(t.load(0x1000, 8) & A, A);
         assert_eq!(t.load(0x4008, 8) & (A | D), A);
-        LONG.translate(&t, 0x1234, Access { write: true, ..READ }).unwrap();
+        LONG.translate(&t, 0x1234, Access { write: true, ..READ })
+            .unwrap();
         assert_eq!(t.load(0x4008, 8) & (A | D), A | D);
     }
 
     #[test]
     fn error_codes() {
         let t = Tables::default();
-        put(&t, &[(0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x4005), (0x4008, 0x5001)]);
+        put(
+            &t,
+            &[
+                (0x1000, 0x2007),
+                (0x2000, 0x3007),
+                (0x3000, 0x4005),
+                (0x4008, 0x5001),
+            ],
+        );
         let user = Access { user: true, ..READ };
         assert_eq!(LONG.translate(&t, 0x1000, user), Err(pf::PRESENT | pf::USER));
-        assert_eq!(LONG.translate(&t, 0x1000, Access { write: true, ..READ }), Err(pf::PRESENT | pf::WRITE));
-        assert_eq!(LONG.translate(&t, 0x2000, Access { fetch: true, ..user }), Err(pf::USER | pf::FETCH));
+        assert_eq!(
+            LONG.translate(&t, 0x1000, Access { write: true, ..READ }),
+            Err(pf::PRESENT | pf::WRITE)
+        );
+        assert_eq!(
+            LONG.translate(&t, 0x2000, Access { fetch: true, ..user }),
+            Err(pf::USER | pf::FETCH)
+        );
         put(&t, &[(0x4008, 0x5001 | 1 << 45)]);
         assert_eq!(LONG.translate(&t, 0x1000, READ), Err(pf::PRESENT | pf::RESERVED));
         assert_eq!(t.load(0x1000, 8) & A, 0, "a faulting walk sets no accessed bit");
@@ -316,19 +352,33 @@ mod tests {
         let t = Tables::default();
         put(&t, &[(0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x20_0085)]);
         let fetch = Access { fetch: true, ..READ };
-        let m = Mode { cr4: LONG.cr4 | cr4::SMEP | cr4::SMAP, ..LONG };
+        let m = Mode {
+            cr4: LONG.cr4 | cr4::SMEP | cr4::SMAP,
+            ..LONG
+        };
         assert!(LONG.translate(&t, 0, fetch).is_ok());
         assert_eq!(m.translate(&t, 0, fetch), Err(pf::PRESENT | pf::FETCH));
         assert_eq!(m.translate(&t, 0, READ), Err(pf::PRESENT));
         assert!(m.translate(&t, 0, Access { ac: true, ..READ }).is_ok());
         let write = Access { write: true, ..READ };
         assert!(LONG.translate(&t, 0, write).is_err());
-        assert!(Mode { cr0: cr0::PE | cr0::PG, ..LONG }.translate(&t, 0, write).is_ok());
+        assert!(
+            Mode {
+                cr0: cr0::PE | cr0::PG,
+                ..LONG
+            }
+            .translate(&t, 0, write)
+            .is_ok()
+        );
     }
 
     #[test]
     fn legacy_paging_with_large_pages() {
-        let m = Mode { cr4: cr4::PSE, efer: 0, ..LONG };
+        let m = Mode {
+            cr4: cr4::PSE,
+            efer: 0,
+            ..LONG
+        };
         let t = Tables::default();
         put(&t, &[(0x1004, 0x0040_4087), (0x1008, 0x3007), (0x3004, 0x7007)]);
         let got = m.translate(&t, 0x0040_0123, READ).unwrap();
@@ -343,7 +393,11 @@ mod tests {
         assert_eq!(Mode::load_pdptes(&t, 0x1000), None);
         put(&t, &[(0x1008, 0)]);
         let pdpte = Mode::load_pdptes(&t, 0x1000).unwrap();
-        let m = Mode { efer: 0, pdpte, ..LONG };
+        let m = Mode {
+            efer: 0,
+            pdpte,
+            ..LONG
+        };
         assert_eq!(m.translate(&t, 0x1abcde, READ).unwrap().physical, 0x7abcde);
         assert_eq!(m.translate(&t, 0x4000_0000, READ), Err(0));
     }

@@ -26,12 +26,19 @@ impl Scale {
             rate <<= 1;
             shift += 1;
         }
-        Self { multiplier: ((second << 32) / rate) as u32, shift }
+        Self {
+            multiplier: ((second << 32) / rate) as u32,
+            shift,
+        }
     }
 
     /// Nanoseconds in `ticks`.
     pub fn nanoseconds(self, ticks: u64) -> u64 {
-        let t = if self.shift < 0 { ticks >> -self.shift } else { ticks << self.shift };
+        let t = if self.shift < 0 {
+            ticks >> -self.shift
+        } else {
+            ticks << self.shift
+        };
         ((t as u128 * self.multiplier as u128) >> 32) as u64
     }
 }
@@ -63,7 +70,14 @@ mod tests {
 
     #[test]
     fn scales_are_exact_to_a_millionth() {
-        for hz in [1_000_000, 999_999_999, 1_000_000_000, 2_000_000_000, 2_000_000_001, 5_123_456_789] {
+        for hz in [
+            1_000_000,
+            999_999_999,
+            1_000_000_000,
+            2_000_000_000,
+            2_000_000_001,
+            5_123_456_789,
+        ] {
             let got = Scale::from_hz(hz).nanoseconds(hz * 10) as i128;
             assert!((got - 10_000_000_000).abs() < 10_000, "{hz} Hz: {got}");
         }

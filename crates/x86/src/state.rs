@@ -321,14 +321,22 @@ impl Default for CpuState {
 impl CpuState {
     /// The state after power-up or RESET (Intel SDM vol. 3A table 9-1): real mode at F000:FFF0.
     pub fn reset() -> Self {
-        let data = Segment { limit: 0xffff, attributes: SegmentAttributes::DATA, ..Segment::default() };
+        let data = Segment {
+            limit: 0xffff,
+            attributes: SegmentAttributes::DATA,
+            ..Segment::default()
+        };
         let code = Segment {
             selector: 0xf000,
             base: 0xffff_0000,
             limit: 0xffff,
             attributes: SegmentAttributes::CODE,
         };
-        let system = |kind| Segment { limit: 0xffff, attributes: SegmentAttributes(kind), ..Segment::default() };
+        let system = |kind| Segment {
+            limit: 0xffff,
+            attributes: SegmentAttributes(kind),
+            ..Segment::default()
+        };
         let mut gpr = [0; 16];
         gpr[Gpr::Rdx as usize] = 0x600;
         Self {
@@ -338,8 +346,14 @@ impl CpuState {
             segments: [data, code, data, data, data, data],
             ldtr: system(0x82),
             tr: system(0x8b),
-            gdtr: DescriptorTable { base: 0, limit: 0xffff },
-            idtr: DescriptorTable { base: 0, limit: 0xffff },
+            gdtr: DescriptorTable {
+                base: 0,
+                limit: 0xffff,
+            },
+            idtr: DescriptorTable {
+                base: 0,
+                limit: 0xffff,
+            },
             cr0: cr0::CD | cr0::NW | cr0::ET,
             cr2: 0,
             cr3: 0,
@@ -349,7 +363,11 @@ impl CpuState {
             dr6: 0xffff_0ff0,
             dr7: 0x400,
             xcr0: 1,
-            fpu: Fpu { control: 0x40, tag: 0x5555, ..Fpu::default() },
+            fpu: Fpu {
+                control: 0x40,
+                tag: 0x5555,
+                ..Fpu::default()
+            },
             mxcsr: 0x1f80,
             ymm: [[0; 4]; 16],
             msrs: Msrs::default(),
@@ -363,7 +381,10 @@ impl CpuState {
 
     /// The state in which an application processor waits for its start-up IPI.
     pub fn wait_for_sipi() -> Self {
-        Self { activity: Activity::WaitForSipi, ..Self::reset() }
+        Self {
+            activity: Activity::WaitForSipi,
+            ..Self::reset()
+        }
     }
 
     /// What INIT does (Intel SDM vol. 3A table 9-1): as RESET, but x87, vector registers, most MSRs and

@@ -42,9 +42,15 @@ impl Builder {
         };
         let r = &mut self.rng;
         let inside = SCRATCH_SIZE - size;
-        let selector = matches!(
+        // What lies there must be chosen: the host has selectors and bits of MXCSR that the guest has not.
+        let chosen = matches!(
             self.code.mnemonic(),
-            Mnemonic::Lar | Mnemonic::Lsl | Mnemonic::Verr | Mnemonic::Verw
+            Mnemonic::Lar
+                | Mnemonic::Lsl
+                | Mnemonic::Verr
+                | Mnemonic::Verw
+                | Mnemonic::Ldmxcsr
+                | Mnemonic::Vldmxcsr
         );
         // Whether ARPL wants to write where it changes nothing is up to the vendor.
         if self.code.mnemonic() == Mnemonic::Arpl {
@@ -55,8 +61,7 @@ impl Builder {
             59..=78 => SCRATCH + r.below(inside + 1),
             // Across the two pages.
             79..=84 => SCRATCH + PAGE - 1 - r.below(size),
-            // A selector there could be that of the host's per-processor segment.
-            85..=87 if selector => SCRATCH,
+            85..=87 if chosen => SCRATCH,
             85..=87 => READ_ONLY + r.below(PAGE),
             88 => SCRATCH - 1 - r.below(size),
             // Over the end.

@@ -479,12 +479,14 @@ impl Builder {
     fn memory_mxcsr(&mut self) {
         let Some((address, _)) = self.memory else { return };
         let legal = 0xffff;
+        // Misaligned-SSE mode, which only AMD has (AMD APM vol. 2, "MXCSR").
+        let misaligned = 1 << 17;
         let v = if self.rng.chance(1, 16) {
             self.rng.draw() as u32
         } else {
             self.rng.draw() as u32 & legal
         };
-        self.patch_word(address, v as u64, 4);
+        self.patch_word(address, (v & !misaligned) as u64, 4);
     }
 
     fn memory_control(&mut self) {

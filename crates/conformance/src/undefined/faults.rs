@@ -48,6 +48,10 @@ pub fn possible(case: &Case, i: &Instruction, native: &Outcome) -> Vec<u8> {
     }
     let narrow = case.before.selectors[2] == selector::DATA16;
     let top = case.before.gpr[4] | if narrow { 0xffff_0000 } else { 0 };
+    if i.is_vsib() {
+        // Which of several bad elements is found first.
+        vectors.extend([GP, SS, PF]);
+    }
     let low = case.before.gpr[4] as u32 & if narrow { 0xffff } else { u32::MAX };
     if i.is_stack_instruction() && case.mode != Mode::Long && (top as u32 > 0xffff_ff00 || low < 0x100) {
         // Its several words wrap around the stack's end.

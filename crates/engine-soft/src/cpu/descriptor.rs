@@ -53,7 +53,11 @@ impl Cpu {
                 return Err(self.selector_fault(vector, selector));
             }
         }
-        Ok(Loaded { descriptor, high, address })
+        Ok(Loaded {
+            descriptor,
+            high,
+            address,
+        })
     }
 
     /// Sets the accessed bit of a code or data descriptor that is being loaded, as the processor does.
@@ -76,7 +80,11 @@ impl Cpu {
         let mut s = self.seg[n as usize];
         if s.attributes.unusable() {
             // A null selector left from protected mode.
-            s = Segment { limit: 0xffff, attributes: SegmentAttributes::DATA, ..s };
+            s = Segment {
+                limit: 0xffff,
+                attributes: SegmentAttributes::DATA,
+                ..s
+            };
         }
         s.selector = selector;
         s.base = (selector as u64) << 4;
@@ -96,7 +104,14 @@ impl Cpu {
         if is_null(selector) {
             let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
             // In 64-bit mode the bases of FS and GS are cleared too on Intel processors.
-            self.set_segment(n, Segment { selector, attributes, ..Segment::default() });
+            self.set_segment(
+                n,
+                Segment {
+                    selector,
+                    attributes,
+                    ..Segment::default()
+                },
+            );
             return Ok(());
         }
         let l = self.read_descriptor(selector, exception::GP)?;
@@ -120,7 +135,11 @@ impl Cpu {
             // 64-bit code below CPL 3 may run with a null SS (Intel SDM vol. 3A §5.4.1.1).
             if self.is64() && cpl < 3 && selector as u8 & 3 == cpl {
                 let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (cpl as u32) << 5);
-                return Ok(Segment { selector, attributes, ..Segment::default() });
+                return Ok(Segment {
+                    selector,
+                    attributes,
+                    ..Segment::default()
+                });
             }
             return Err(self.raise_code(vector, 0));
         }
@@ -167,15 +186,25 @@ impl Cpu {
     /// The stack for privilege level `cpl` from the 16- or 32-bit task state: SS and (E)SP.
     pub fn task_stack(&mut self, cpl: u8) -> R<(u16, u64)> {
         let wide = self.tr.attributes.kind() & 8 != 0;
-        let (at, size) = if wide { (4 + cpl as u32 * 8, 6) } else { (2 + cpl as u32 * 4, 4) };
+        let (at, size) = if wide {
+            (4 + cpl as u32 * 8, 6)
+        } else {
+            (2 + cpl as u32 * 4, 4)
+        };
         if at + size - 1 > self.tr.limit {
             return Err(self.selector_fault(exception::TS, self.tr.selector));
         }
         let base = self.tr.base.wrapping_add(at as u64);
         Ok(if wide {
-            (self.read_system::<u16>(base + 4)?, self.read_system::<u32>(base)? as u64)
+            (
+                self.read_system::<u16>(base + 4)?,
+                self.read_system::<u32>(base)? as u64,
+            )
         } else {
-            (self.read_system::<u16>(base + 2)?, self.read_system::<u16>(base)? as u64)
+            (
+                self.read_system::<u16>(base + 2)?,
+                self.read_system::<u16>(base)? as u64,
+            )
         })
     }
 
@@ -202,7 +231,8 @@ impl Cpu {
         }
         let l = self.read_descriptor(selector, exception::GP)?;
         let a = l.descriptor.attributes();
-        let available = a.kind() == kind::TSS_AVAILABLE || a.kind() == kind::TSS16_AVAILABLE && !self.long_mode();
+        let available =
+            a.kind() == kind::TSS_AVAILABLE || a.kind() == kind::TSS16_AVAILABLE && !self.long_mode();
         if a.is_code_or_data() || !available {
             return Err(self.selector_fault(exception::GP, selector));
         }
@@ -224,7 +254,11 @@ impl Cpu {
     pub fn load_ldt(&mut self, selector: u16) -> R {
         if is_null(selector) {
             let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | kind::LDT as u32);
-            self.ldtr = Segment { selector, attributes, ..Segment::default() };
+            self.ldtr = Segment {
+                selector,
+                attributes,
+                ..Segment::default()
+            };
             return Ok(());
         }
         if selector & 4 != 0 {
@@ -253,11 +287,12 @@ impl Cpu {
         if stack.check_limit {
             let s = &stack.segment;
             let last = next + size - 1;
-            let inside = !s.attributes.unusable() && if s.attributes.expand_down() {
-                next > s.limit as u64 && last <= stack.mask
-            } else {
-                last <= s.limit as u64
-            };
+            let inside = !s.attributes.unusable()
+                && if s.attributes.expand_down() {
+                    next > s.limit as u64 && last <= stack.mask
+                } else {
+                    last <= s.limit as u64
+                };
             if !inside {
                 return Err(self.selector_fault(exception::SS, stack.error_selector));
             }
@@ -288,12 +323,30 @@ pub(crate) struct NewStack {
 impl NewStack {
     /// A stack of 16- or 32-bit code.
     pub fn legacy(segment: Segment, cpl: u8, error_selector: u16) -> Self {
-        let mask = if segment.attributes.big() { 0xffff_ffff } else { 0xffff };
-        Self { segment, base: segment.base, mask, check_limit: true, cpl, error_selector }
+        let mask = if segment.attributes.big() {
+            0xffff_ffff
+        } else {
+            0xffff
+        };
+        Self {
+            segment,
+            base: segment.base,
+            mask,
+            check_limit: true,
+            cpl,
+            error_selector,
+        }
     }
 
     /// A stack of 64-bit code.
     pub fn long(segment: Segment, cpl: u8) -> Self {
-        Self { segment, base: 0, mask: u64::MAX, check_limit: false, cpl, error_selector: 0 }
+        Self {
+            segment,
+            base: 0,
+            mask: u64::MAX,
+            check_limit: false,
+            cpl,
+            error_selector: 0,
+        }
     }
 }

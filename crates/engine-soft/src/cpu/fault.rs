@@ -50,14 +50,21 @@ impl Cpu {
     /// An exception without error code.
     #[cold]
     pub fn raise(&mut self, vector: u8) -> Stop {
-        self.fault = Fault { vector, ..Fault::default() };
+        self.fault = Fault {
+            vector,
+            ..Fault::default()
+        };
         Stop::Fault
     }
 
     /// An exception with error code.
     #[cold]
     pub fn raise_code(&mut self, vector: u8, code: u32) -> Stop {
-        self.fault = Fault { vector, code: Some(code), ..Fault::default() };
+        self.fault = Fault {
+            vector,
+            code: Some(code),
+            ..Fault::default()
+        };
         Stop::Fault
     }
 

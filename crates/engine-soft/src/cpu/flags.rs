@@ -26,7 +26,11 @@ impl Default for Flags {
 /// Moves the carries of a `T` so that the one out of its top bit is bit 63, and AF's stays bit 3.
 #[inline(always)]
 fn align<T: Word>(carries: u64) -> u64 {
-    if T::SIZE == 8 { carries } else { carries << (64 - 8 * T::SIZE as u32) | carries & 8 }
+    if T::SIZE == 8 {
+        carries
+    } else {
+        carries << (64 - 8 * T::SIZE as u32) | carries & 8
+    }
 }
 
 impl Flags {
@@ -34,28 +38,44 @@ impl Flags {
     #[inline(always)]
     pub fn add<T: Word>(a: T, b: T, r: T) -> Self {
         let (a, b, s) = (a.to_u64(), b.to_u64(), r.to_i64() as u64);
-        Self { zero: s, sign: s, carries: align::<T>(a & b | (a | b) & !s) }
+        Self {
+            zero: s,
+            sign: s,
+            carries: align::<T>(a & b | (a | b) & !s),
+        }
     }
 
     /// After a subtraction `a - b (- borrow) = r`.
     #[inline(always)]
     pub fn sub<T: Word>(a: T, b: T, r: T) -> Self {
         let (a, b, s) = (a.to_u64(), b.to_u64(), r.to_i64() as u64);
-        Self { zero: s, sign: s, carries: align::<T>(!a & b | (!a | b) & s) }
+        Self {
+            zero: s,
+            sign: s,
+            carries: align::<T>(!a & b | (!a | b) & s),
+        }
     }
 
     /// After AND, OR, XOR, TEST: CF and OF clear. AF, undefined by the manual, is clear as on hardware.
     #[inline(always)]
     pub fn logic<T: Word>(r: T) -> Self {
         let s = r.to_i64() as u64;
-        Self { zero: s, sign: s, carries: 0 }
+        Self {
+            zero: s,
+            sign: s,
+            carries: 0,
+        }
     }
 
     /// Zero, sign and parity from a result, the rest given.
     #[inline(always)]
     pub fn result<T: Word>(r: T, cf: bool, of: bool, af: bool) -> Self {
         let s = r.to_i64() as u64;
-        Self { zero: s, sign: s, carries: Self::carry_word(cf, of, af) }
+        Self {
+            zero: s,
+            sign: s,
+            carries: Self::carry_word(cf, of, af),
+        }
     }
 
     #[inline(always)]
@@ -68,7 +88,11 @@ impl Flags {
         Self {
             zero: (bits & rflags::ZF == 0) as u64,
             sign: (bits >> 7) << 63 | (bits & rflags::PF == 0) as u64,
-            carries: Self::carry_word(bits & rflags::CF != 0, bits & rflags::OF != 0, bits & rflags::AF != 0),
+            carries: Self::carry_word(
+                bits & rflags::CF != 0,
+                bits & rflags::OF != 0,
+                bits & rflags::AF != 0,
+            ),
         }
     }
 
@@ -175,13 +199,19 @@ mod tests {
                     let r = a.wrapping_add(b).wrapping_add(c);
                     let f = Flags::add(a, b, r);
                     assert_eq!(f.cf(), a as u16 + b as u16 + c as u16 > 255);
-                    assert_eq!(f.of(), (a as i8 as i16 + b as i8 as i16 + c as i16) != r as i8 as i16);
+                    assert_eq!(
+                        f.of(),
+                        (a as i8 as i16 + b as i8 as i16 + c as i16) != r as i8 as i16
+                    );
                     assert_eq!(f.af(), (a & 15) + (b & 15) + c > 15);
                     assert_eq!((f.zf(), f.sf()), (r == 0, r > 127));
                     let r = a.wrapping_sub(b).wrapping_sub(c);
                     let f = Flags::sub(a, b, r);
                     assert_eq!(f.cf(), (a as u16) < b as u16 + c as u16);
-                    assert_eq!(f.of(), (a as i8 as i16 - b as i8 as i16 - c as i16) != r as i8 as i16);
+                    assert_eq!(
+                        f.of(),
+                        (a as i8 as i16 - b as i8 as i16 - c as i16) != r as i8 as i16
+                    );
                     assert_eq!(f.af(), (a & 15) < (b & 15) + c);
                     assert_eq!(f.pf(), r.count_ones() % 2 == 0);
                 }

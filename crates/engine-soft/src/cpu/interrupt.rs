@@ -34,7 +34,11 @@ impl Cpu {
                 _ => false,
             };
             fault = if double {
-                Fault { vector: exception::DF, code: Some(0), ..Fault::default() }
+                Fault {
+                    vector: exception::DF,
+                    code: Some(0),
+                    ..Fault::default()
+                }
             } else {
                 second
             };
@@ -43,15 +47,25 @@ impl Cpu {
 
     /// Delivers an interrupt from the interrupt controller.
     pub fn deliver_external(&mut self, vector: u8) -> R {
-        self.deliver(Fault { vector, external: true, trap: true, ..Fault::default() })
+        self.deliver(Fault {
+            vector,
+            external: true,
+            trap: true,
+            ..Fault::default()
+        })
     }
 
     fn deliver_once(&mut self, f: &Fault) -> R {
         // A trap and a software interrupt return behind the instruction; the caller has moved RIP for
         // traps, while a software interrupt moves it here once nothing can fail any more.
-        let rip = if f.software.is_some() { self.next_rip } else { self.rip() };
+        let rip = if f.software.is_some() {
+            self.next_rip
+        } else {
+            self.rip()
+        };
         let mut pushed = self.rflags();
-        let is_fault = !f.trap && f.software.is_none() && f.vector != exception::DB && f.vector != exception::NMI;
+        let is_fault =
+            !f.trap && f.software.is_none() && f.vector != exception::DB && f.vector != exception::NMI;
         if is_fault {
             pushed |= rflags::RF;
         }
@@ -62,7 +76,10 @@ impl Cpu {
         } else {
             self.deliver_protected(f, rip, pushed)
         };
-        if result == Err(Stop::Fault) && f.software != Some(Software::Int) && self.fault.vector != exception::PF {
+        if result == Err(Stop::Fault)
+            && f.software != Some(Software::Int)
+            && self.fault.vector != exception::PF
+        {
             // EXT: the event being delivered did not come from a software interrupt.
             if let Some(code) = &mut self.fault.code {
                 *code |= 1;
@@ -78,7 +95,10 @@ impl Cpu {
         }
         let entry: u32 = self.read_system(self.idtr.base.wrapping_add(at))?;
         let ss = self.seg[Seg::Ss as usize];
-        let stack = NewStack { mask: self.stack_mask, ..NewStack::legacy(ss, 0, 0) };
+        let stack = NewStack {
+            mask: self.stack_mask,
+            ..NewStack::legacy(ss, 0, 0)
+        };
         let mut sp = self.stack_pointer();
         for v in [flags, self.seg[Seg::Cs as usize].selector as u64, rip] {
             self.push_system(&stack, &mut sp, 2, v)?;
@@ -99,7 +119,11 @@ impl Cpu {
         }
         let address = self.idtr.base.wrapping_add(at);
         let low = self.read_system(address)?;
-        let high = if size == 16 { self.read_system(address.wrapping_add(8))? } else { 0 };
+        let high = if size == 16 {
+            self.read_system(address.wrapping_add(8))?
+        } else {
+            0
+        };
         let gate = Gate { low, high };
         let a = gate.attributes();
         let known = match a.kind() {
@@ -141,7 +165,11 @@ impl Cpu {
         }
         let cpl = if ca.conforming() { self.cpl } else { ca.dpl() };
         let size = if a.kind() & 8 != 0 { 4 } else { 2 };
-        let offset = if size == 4 { gate.offset() & 0xffff_ffff } else { gate.offset() & 0xffff };
+        let offset = if size == 4 {
+            gate.offset() & 0xffff_ffff
+        } else {
+            gate.offset() & 0xffff
+        };
         let old_ss = self.seg[Seg::Ss as usize];
         let (stack, mut sp) = if cpl < self.cpl {
             let (ss, esp) = self.task_stack(cpl)?;
@@ -215,7 +243,14 @@ impl Cpu {
         self.set_code_segment(&code, selector, cpl)?;
         if changed {
             let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (cpl as u32) << 5);
-            self.set_segment(Seg::Ss, Segment { selector: cpl as u16, attributes, ..Segment::default() });
+            self.set_segment(
+                Seg::Ss,
+                Segment {
+                    selector: cpl as u16,
+                    attributes,
+                    ..Segment::default()
+                },
+            );
         }
         self.regs[4] = sp;
         self.enter_handler(gate.attributes().kind() & 1 == 0, gate.offset());

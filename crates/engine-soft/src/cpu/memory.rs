@@ -38,7 +38,10 @@ impl TableMemory for Tables<'_> {
     fn set_bits(&self, address: u64, size: u8, old: u64, bits: u64) -> bool {
         match self.0.offset(address) {
             Some(at) if size == 8 => self.0.compare_exchange(at, old, old | bits).is_ok(),
-            Some(at) => self.0.compare_exchange(at, old as u32, (old | bits) as u32).is_ok(),
+            Some(at) => self
+                .0
+                .compare_exchange(at, old as u32, (old | bits) as u32)
+                .is_ok(),
             None => true,
         }
     }
@@ -65,7 +68,13 @@ impl Cpu {
 
     /// The paging control state.
     pub fn paging_mode(&self) -> Mode {
-        Mode { cr0: self.cr0, cr3: self.cr3, cr4: self.cr4, efer: self.msrs.efer, pdpte: self.pdpte }
+        Mode {
+            cr0: self.cr0,
+            cr3: self.cr3,
+            cr4: self.cr4,
+            efer: self.msrs.efer,
+            pdpte: self.pdpte,
+        }
     }
 
     /// Loads the PDPTE registers for PAE paging from `cr3`; #GP(0) if a reserved bit is set.
@@ -102,7 +111,11 @@ impl Cpu {
 
     /// The current PCID.
     pub fn pcid(&self) -> u16 {
-        if self.cr4 & cr4::PCIDE != 0 { self.cr3 as u16 & 0xfff } else { 0 }
+        if self.cr4 & cr4::PCIDE != 0 {
+            self.cr3 as u16 & 0xfff
+        } else {
+            0
+        }
     }
 
     /// Takes a new CR3 and the translations that go with it.
@@ -147,7 +160,11 @@ impl Cpu {
 
     #[cold]
     fn segment_fault(&mut self, seg: u8) -> Stop {
-        let vector = if seg == Seg::Ss as u8 { exception::SS } else { exception::GP };
+        let vector = if seg == Seg::Ss as u8 {
+            exception::SS
+        } else {
+            exception::GP
+        };
         self.raise_code(vector, 0)
     }
 
@@ -173,7 +190,8 @@ impl Cpu {
             return Ok(Place::Device(found.physical));
         };
         if !self.is_apic_page(found.physical) {
-            self.tlb.insert(linear, offset, &found, Self::permissions(&mode, &found));
+            self.tlb
+                .insert(linear, offset, &found, Self::permissions(&mode, &found));
             return Ok(Place::Ram(offset));
         }
         Ok(Place::Device(found.physical))
@@ -186,7 +204,15 @@ impl Cpu {
     fn permissions(mode: &Mode, t: &Translation) -> u8 {
         let can = |bit, write, fetch, user, ac| {
             // A clean page is entered without write permission, so that the first write sets D.
-            let ok = t.allows(mode, Access { write, fetch, user, ac }) && (!write || t.dirty);
+            let ok = t.allows(
+                mode,
+                Access {
+                    write,
+                    fetch,
+                    user,
+                    ac,
+                },
+            ) && (!write || t.dirty);
             if ok { bit } else { 0 }
         };
         can(perm::USER_READ, false, false, true, false)
@@ -200,13 +226,22 @@ impl Cpu {
     }
 
     fn access(&self, write: bool) -> Access {
-        Access { write, fetch: false, user: self.cpl == 3, ac: self.rflags & rflags::AC != 0 }
+        Access {
+            write,
+            fetch: false,
+            user: self.cpl == 3,
+            ac: self.rflags & rflags::AC != 0,
+        }
     }
 
     /// Where a data access of up to a page's rest goes.
     #[inline(always)]
     pub fn place(&mut self, seg: u8, linear: u64, kind: Kind) -> R<Place> {
-        let need = if kind == Kind::Write { self.need_write } else { self.need_read };
+        let need = if kind == Kind::Write {
+            self.need_write
+        } else {
+            self.need_read
+        };
         if let Some(at) = self.tlb.lookup(linear, need) {
             return Ok(Place::Ram(at));
         }
@@ -227,7 +262,12 @@ impl Cpu {
                 return Err(self.gp(0));
             }
         }
-        let access = Access { write: false, fetch: true, user: self.cpl == 3, ac: false };
+        let access = Access {
+            write: false,
+            fetch: true,
+            user: self.cpl == 3,
+            ac: false,
+        };
         self.fill(Seg::Cs as u8, linear, access)
     }
 
@@ -358,7 +398,10 @@ impl Cpu {
             self.check_canonical_end(seg, linear, T::SIZE)?;
             // Split over two pages. Both must be writable before anything changes.
             let next = self.next_page(linear);
-            let (first, second) = (self.place(seg, linear, Kind::Write)?, self.place(seg, next, Kind::Write)?);
+            let (first, second) = (
+                self.place(seg, linear, Kind::Write)?,
+                self.place(seg, next, Kind::Write)?,
+            );
             if let (Place::Ram(a), Place::Ram(b)) = (first, second)
                 && b == (a | 0xfff) + 1
             {
@@ -515,7 +558,11 @@ impl Cpu {
         let here = data.len().min(0x1000 - (linear & 0xfff) as usize);
         let (first, second) = data.split_at(here);
         let a = self.place(seg, linear, Kind::Write)?;
-        let b = if second.is_empty() { a } else { self.place(seg, self.next_page(linear), Kind::Write)? };
+        let b = if second.is_empty() {
+            a
+        } else {
+            self.place(seg, self.next_page(linear), Kind::Write)?
+        };
         for (place, part) in [(a, first), (b, second)] {
             match place {
                 _ if part.is_empty() => {}
@@ -529,14 +576,23 @@ impl Cpu {
     /// Loads for the processor itself (descriptor tables, task state): supervisor whatever the CPL, by
     /// linear address.
     pub fn read_system<T: Word>(&mut self, linear: u64) -> R<T> {
-        let linear = if self.long_mode() { linear } else { linear & 0xffff_ffff };
+        let linear = if self.long_mode() {
+            linear
+        } else {
+            linear & 0xffff_ffff
+        };
         let mut bytes = [0; 8];
         for i in 0..T::SIZE {
             // Descriptors seldom cross a page, and this path is not hot enough to care.
             let at = linear.wrapping_add(i as u64);
             if i == 0 || at & 0xfff == 0 {
                 let n = (T::SIZE - i).min(0x1000 - (at & 0xfff) as usize);
-                let access = Access { write: false, fetch: false, user: false, ac: false };
+                let access = Access {
+                    write: false,
+                    fetch: false,
+                    user: false,
+                    ac: false,
+                };
                 match self.place_as(Seg::Ds, at, access)? {
                     Place::Ram(o) => self.board.ram.read_at(o, &mut bytes[i..i + n]),
                     Place::Device(p) => self.device_read_bytes(p, &mut bytes[i..i + n]),
@@ -548,22 +604,50 @@ impl Cpu {
 
     /// Stores for the processor itself.
     pub fn write_system<T: Word>(&mut self, linear: u64, v: T) -> R {
-        self.write_as(Seg::Ds, linear, v, Access { write: true, fetch: false, user: false, ac: false })
+        self.write_as(
+            Seg::Ds,
+            linear,
+            v,
+            Access {
+                write: true,
+                fetch: false,
+                user: false,
+                ac: false,
+            },
+        )
     }
 
     /// Pushes on a stack that privilege level `cpl` is about to use. Unlike accesses to the processor's own
     /// tables these are made at that level (Intel SDM vol. 3A §4.6).
     pub fn write_stack<T: Word>(&mut self, linear: u64, v: T, cpl: u8) -> R {
         let ac = self.rflags & rflags::AC != 0;
-        self.write_as(Seg::Ss, linear, v, Access { write: true, fetch: false, user: cpl == 3, ac })
+        self.write_as(
+            Seg::Ss,
+            linear,
+            v,
+            Access {
+                write: true,
+                fetch: false,
+                user: cpl == 3,
+                ac,
+            },
+        )
     }
 
     fn write_as<T: Word>(&mut self, seg: Seg, linear: u64, v: T, access: Access) -> R {
-        let linear = if self.long_mode() { linear } else { linear & 0xffff_ffff };
+        let linear = if self.long_mode() {
+            linear
+        } else {
+            linear & 0xffff_ffff
+        };
         let bytes = v.to_u64().to_le_bytes();
         let here = T::SIZE.min(0x1000 - (linear & 0xfff) as usize);
         let a = self.place_as(seg, linear, access)?;
-        let b = if here < T::SIZE { self.place_as(seg, linear.wrapping_add(here as u64), access)? } else { a };
+        let b = if here < T::SIZE {
+            self.place_as(seg, linear.wrapping_add(here as u64), access)?
+        } else {
+            a
+        };
         for (place, part) in [(a, &bytes[..here]), (b, &bytes[here..T::SIZE])] {
             match place {
                 _ if part.is_empty() => {}
@@ -632,7 +716,11 @@ impl Cpu {
     #[inline(always)]
     pub fn set_stack_pointer(&mut self, v: u64) {
         let m = self.stack_mask;
-        self.regs[4] = if m == 0xffff { self.regs[4] & !m | v & m } else { v & m };
+        self.regs[4] = if m == 0xffff {
+            self.regs[4] & !m | v & m
+        } else {
+            v & m
+        };
     }
 
     /// Pushes; RSP moves only if the store succeeds.

@@ -20,7 +20,9 @@ use donjon_engine::{Attention, Clock, CpuIo, LocalApic};
 use donjon_memory::{Ram, Word};
 use donjon_x86::bits::{cr0, cr4, rflags};
 use donjon_x86::cpuid::CpuModel;
-use donjon_x86::{Activity, CpuState, DescriptorTable, Fpu, Msrs, PendingEvent, Seg, Segment, Xmm, exception};
+use donjon_x86::{
+    Activity, CpuState, DescriptorTable, Fpu, Msrs, PendingEvent, Seg, Segment, Xmm, exception,
+};
 use std::sync::Arc;
 use tlb::Tlb;
 
@@ -54,7 +56,11 @@ impl CodeSize {
     /// The bits an instruction pointer has.
     pub fn mask(self) -> u64 {
         // An instruction pointer of 16-bit code has 32 bits between branches; the limit stops it.
-        if self == Self::Bits64 { u64::MAX } else { 0xffff_ffff }
+        if self == Self::Bits64 {
+            u64::MAX
+        } else {
+            0xffff_ffff
+        }
     }
 }
 
@@ -333,7 +339,11 @@ impl Cpu {
         if flags & 0x3f & !(self.mxcsr >> 7) == 0 {
             return Ok(());
         }
-        let vector = if self.cr4 & cr4::OSXMMEXCPT != 0 { exception::XM } else { exception::UD };
+        let vector = if self.cr4 & cr4::OSXMMEXCPT != 0 {
+            exception::XM
+        } else {
+            exception::UD
+        };
         Err(self.raise(vector))
     }
 

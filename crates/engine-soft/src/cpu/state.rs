@@ -65,7 +65,11 @@ impl Cpu {
         self.flags = Flags::from_bits(s.rflags);
         self.rflags = s.rflags & !rflags::STATUS | rflags::ONE;
         self.seg = s.segments;
-        self.cpl = if s.cr0 & cr0::PE == 0 { 0 } else { s.segments[2].attributes.dpl() };
+        self.cpl = if s.cr0 & cr0::PE == 0 {
+            0
+        } else {
+            s.segments[2].attributes.dpl()
+        };
         self.ldtr = s.ldtr;
         self.tr = s.tr;
         self.gdtr = s.gdtr;

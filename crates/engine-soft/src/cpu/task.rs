@@ -39,12 +39,24 @@ const WIDE: Layout = Layout {
     ldt: 96,
     limit: 0x67,
 };
-const NARROW: Layout =
-    Layout { size: 2, cr3: None, eip: 14, eflags: 16, registers: 18, segments: 34, ldt: 42, limit: 0x2b };
+const NARROW: Layout = Layout {
+    size: 2,
+    cr3: None,
+    eip: 14,
+    eflags: 16,
+    registers: 18,
+    segments: 34,
+    ldt: 42,
+    limit: 0x2b,
+};
 
 impl Layout {
     fn of(s: &Segment) -> &'static Layout {
-        if s.attributes.kind() & 8 != 0 { &WIDE } else { &NARROW }
+        if s.attributes.kind() & 8 != 0 {
+            &WIDE
+        } else {
+            &NARROW
+        }
     }
 
     /// Segments stored: a 16-bit TSS has no FS and GS.
@@ -60,14 +72,22 @@ impl Cpu {
         let trap = self.switch_task(selector, Cause::Nest, exception::GP)?;
         if let Some(code) = f.code {
             let size = Layout::of(&self.tr).size;
-            if size == 4 { self.push(code)? } else { self.push(code as u16)? }
+            if size == 4 {
+                self.push(code)?
+            } else {
+                self.push(code as u16)?
+            }
         }
         self.task_trap(trap)
     }
 
     /// A far JMP or CALL to a TSS or task gate.
     pub fn switch_task_by_jump(&mut self, selector: u16, call: bool) -> R {
-        let trap = self.switch_task(selector, if call { Cause::Nest } else { Cause::Jump }, exception::GP)?;
+        let trap = self.switch_task(
+            selector,
+            if call { Cause::Nest } else { Cause::Jump },
+            exception::GP,
+        )?;
         self.task_trap(trap)
     }
 
@@ -77,7 +97,11 @@ impl Cpu {
             return Ok(());
         }
         self.dr6 |= 1 << 15;
-        self.fault = Fault { vector: exception::DB, trap: true, ..Fault::default() };
+        self.fault = Fault {
+            vector: exception::DB,
+            trap: true,
+            ..Fault::default()
+        };
         Err(Stop::Fault)
     }
 
@@ -170,7 +194,11 @@ impl Cpu {
             self.switch_cr3(cr3, false);
         }
         for (n, r) in registers.into_iter().enumerate() {
-            if layout.size == 4 { self.set(n as u8, r as u32) } else { self.set(n as u8, r as u16) }
+            if layout.size == 4 {
+                self.set(n as u8, r as u32)
+            } else {
+                self.set(n as u8, r as u16)
+            }
         }
         // Breakpoints local to the old task are gone (Intel SDM vol. 3B §18.2.4).
         self.dr7 &= !0x155;
@@ -194,7 +222,11 @@ impl Cpu {
         let mut fields = vec![(layout.eip, eip), (layout.eflags, flags)];
         fields.extend((0..8).map(|n| (layout.registers + n * layout.size as u64, self.regs[n as usize])));
         for (at, v) in fields {
-            if layout.size == 4 { self.set_field::<u32>(base, at, v)? } else { self.set_field::<u16>(base, at, v)? }
+            if layout.size == 4 {
+                self.set_field::<u32>(base, at, v)?
+            } else {
+                self.set_field::<u16>(base, at, v)?
+            }
         }
         for n in 0..layout.count() {
             let v = self.seg[n as usize].selector as u64;
@@ -214,12 +246,23 @@ impl Cpu {
         // Until their descriptors are loaded the registers hold just selectors.
         let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
         for n in [Seg::Es, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs] {
-            self.set_segment(n, Segment { selector: selectors[n as usize], attributes, ..Segment::default() });
+            self.set_segment(
+                n,
+                Segment {
+                    selector: selectors[n as usize],
+                    attributes,
+                    ..Segment::default()
+                },
+            );
         }
         self.seg[Seg::Cs as usize].selector = selectors[Seg::Cs as usize];
         let r = self.load_ldt(ldt).inspect_err(|_| {
             let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | kind::LDT as u32);
-            self.ldtr = Segment { selector: ldt, attributes, ..Segment::default() };
+            self.ldtr = Segment {
+                selector: ldt,
+                attributes,
+                ..Segment::default()
+            };
             if self.fault.vector == exception::NP {
                 self.fault.vector = exception::TS;
             }
@@ -232,7 +275,13 @@ impl Cpu {
         }
         let l = self.read_descriptor(cs, exception::TS)?;
         let a = l.descriptor.attributes();
-        if !a.is_code() || if a.conforming() { a.dpl() > cpl } else { a.dpl() != cpl } {
+        if !a.is_code()
+            || if a.conforming() {
+                a.dpl() > cpl
+            } else {
+                a.dpl() != cpl
+            }
+        {
             return Err(self.selector_fault(exception::TS, cs));
         }
         if !a.present() {

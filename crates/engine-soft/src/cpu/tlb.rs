@@ -33,7 +33,13 @@ struct Entry {
     shift: u8,
 }
 
-const EMPTY: Entry = Entry { page: u64::MAX, offset: 0, epoch: 0, perm: 0, shift: 12 };
+const EMPTY: Entry = Entry {
+    page: u64::MAX,
+    offset: 0,
+    epoch: 0,
+    perm: 0,
+    shift: 12,
+};
 
 /// Where [`Tlb::large`] notes the large page of that size around a linear page.
 fn bucket(page: u64, shift: u8) -> usize {
@@ -55,13 +61,20 @@ pub(crate) struct Tlb {
 
 impl Tlb {
     pub fn new() -> Self {
-        let entries = vec![EMPTY; ENTRIES].into_boxed_slice().try_into().ok().expect("its length is ENTRIES");
+        let entries = vec![EMPTY; ENTRIES]
+            .into_boxed_slice()
+            .try_into()
+            .ok()
+            .expect("its length is ENTRIES");
         Self {
             entries,
             epoch: 2,
             global_epoch: 1,
             newest: 2,
-            pcids: vec![0; 4096].into_boxed_slice().try_into().expect("its length is 4096"),
+            pcids: vec![0; 4096]
+                .into_boxed_slice()
+                .try_into()
+                .expect("its length is 4096"),
             large: [false; 64],
             misses: 0,
         }
@@ -72,16 +85,27 @@ impl Tlb {
     pub fn lookup(&self, linear: u64, need: u8) -> Option<usize> {
         let page = linear >> 12;
         let e = &self.entries[page as usize % ENTRIES];
-        let hit = e.page == page && e.perm & need != 0 && (e.epoch == self.epoch || e.epoch == self.global_epoch);
+        let hit =
+            e.page == page && e.perm & need != 0 && (e.epoch == self.epoch || e.epoch == self.global_epoch);
         hit.then_some(e.offset | (linear & 0xfff) as usize)
     }
 
     /// Enters the translation of `linear`'s page to the RAM page at `offset`.
     pub fn insert(&mut self, linear: u64, offset: usize, found: &Translation, perm: u8) {
         let page = linear >> 12;
-        let epoch = if found.global { self.global_epoch } else { self.epoch };
+        let epoch = if found.global {
+            self.global_epoch
+        } else {
+            self.epoch
+        };
         let shift = found.page_shift;
-        self.entries[page as usize % ENTRIES] = Entry { page, offset: offset & !0xfff, epoch, perm, shift };
+        self.entries[page as usize % ENTRIES] = Entry {
+            page,
+            offset: offset & !0xfff,
+            epoch,
+            perm,
+            shift,
+        };
         if shift > 12 {
             self.large[bucket(page, shift)] = true;
         }
@@ -124,7 +148,11 @@ impl Tlb {
     pub fn switch(&mut self, previous: u16, pcid: u16, keep: bool) {
         self.pcids[previous as usize & 0xfff] = self.epoch;
         let known = self.pcids[pcid as usize & 0xfff];
-        self.epoch = if keep && known != 0 { known } else { self.next_epoch() };
+        self.epoch = if keep && known != 0 {
+            known
+        } else {
+            self.next_epoch()
+        };
     }
 
     /// Drops the translation of one page, whatever the page's size (Intel SDM vol. 3A §4.10.4.1).

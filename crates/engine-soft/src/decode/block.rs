@@ -25,7 +25,14 @@ struct Entry {
     crosses: bool,
 }
 
-const EMPTY: Entry = Entry { key: u64::MAX, generation: 0, first: 0, len: 0, count: 0, crosses: false };
+const EMPTY: Entry = Entry {
+    key: u64::MAX,
+    generation: 0,
+    first: 0,
+    len: 0,
+    count: 0,
+    crosses: false,
+};
 
 /// What the execution loop needs of a block.
 pub(crate) struct Run<'a> {
@@ -78,7 +85,12 @@ impl Blocks {
             Place::Device(p) => {
                 let decoded = cpu.decode_device(p);
                 self.uncached = decoded.ops;
-                return Ok(Run { ops: &self.uncached, at: None, generation: 0, len: decoded.len });
+                return Ok(Run {
+                    ops: &self.uncached,
+                    at: None,
+                    generation: 0,
+                    len: decoded.len,
+                });
             }
         };
         let key = key(at, cpu.code);
@@ -90,12 +102,22 @@ impl Blocks {
         }
         let e = &self.entries[n];
         let ops = &self.ops[e.first as usize..e.first as usize + e.count as usize];
-        Ok(Run { ops, at: (!e.crosses).then_some(at), generation: e.generation, len: e.len })
+        Ok(Run {
+            ops,
+            at: (!e.crosses).then_some(at),
+            generation: e.generation,
+            len: e.len,
+        })
     }
 
     #[cold]
     fn decode(&mut self, cpu: &mut Cpu, at: usize, n: usize) -> R {
-        let Decoded { ops, generation, second, len } = cpu.decode_block(at)?;
+        let Decoded {
+            ops,
+            generation,
+            second,
+            len,
+        } = cpu.decode_block(at)?;
         if self.ops.len() + ops.len() > MAX_OPS {
             self.entries.fill(EMPTY);
             self.seconds.clear();
@@ -107,7 +129,14 @@ impl Blocks {
             self.seconds.insert(n, second);
         }
         let key = key(at, cpu.code);
-        self.entries[n] = Entry { key, generation, first, len, count, crosses: second.is_some() };
+        self.entries[n] = Entry {
+            key,
+            generation,
+            first,
+            len,
+            count,
+            crosses: second.is_some(),
+        };
         Ok(())
     }
 
@@ -117,7 +146,9 @@ impl Blocks {
         let here = 0x1000 - (at & 0xfff) as u64;
         let next = cpu.fetch_linear(cpu.rip().wrapping_add(here));
         let place = cpu.place_fetch(next)?;
-        let Some(&(at, generation)) = self.seconds.get(&n) else { return Ok(false) };
+        let Some(&(at, generation)) = self.seconds.get(&n) else {
+            return Ok(false);
+        };
         Ok(place == Place::Ram(at) && cpu.board.ram.code().generation(at) == generation)
     }
 }

@@ -53,7 +53,16 @@ const BASE: &[F] = &[
 ];
 
 /// What level v3 adds.
-const V3: &[F] = &[F::AVX, F::AVX2, F::FMA, F::F16C, F::BMI1, F::BMI2, F::LZCNT, F::MOVBE];
+const V3: &[F] = &[
+    F::AVX,
+    F::AVX2,
+    F::FMA,
+    F::F16C,
+    F::BMI1,
+    F::BMI2,
+    F::LZCNT,
+    F::MOVBE,
+];
 
 /// How the model's decoder reads encodings whose meaning depends on a feature.
 pub fn options(model: &CpuModel) -> u32 {
@@ -68,5 +77,7 @@ pub fn options(model: &CpuModel) -> u32 {
 
 /// Whether the model has every feature the instruction needs.
 pub fn implemented(i: &Instruction, model: &CpuModel) -> bool {
-    i.cpuid_features().iter().all(|f| BASE.contains(f) || model.v3() && V3.contains(f))
+    i.cpuid_features()
+        .iter()
+        .all(|f| BASE.contains(f) || model.v3() && V3.contains(f))
 }

@@ -25,7 +25,11 @@ impl Cpu {
     /// Linear address of the next instruction byte.
     #[inline(always)]
     pub fn fetch_linear(&self, rip: u64) -> u64 {
-        if self.is64() { rip } else { self.seg[Seg::Cs as usize].base.wrapping_add(rip) & 0xffff_ffff }
+        if self.is64() {
+            rip
+        } else {
+            self.seg[Seg::Cs as usize].base.wrapping_add(rip) & 0xffff_ffff
+        }
     }
 
     /// Decodes from RAM offset `at`, where the instruction pointer points, to the end of the page or of the
@@ -57,7 +61,9 @@ impl Cpu {
                     }
                 }
                 Err(_) if !ops.is_empty() => break,
-                Err(DecoderError::NoMoreBytes) if n < MAX_LEN => return self.decode_across(at, here, options),
+                Err(DecoderError::NoMoreBytes) if n < MAX_LEN => {
+                    return self.decode_across(at, here, options);
+                }
                 Err(e) => {
                     ops.push(self.undecodable(&bytes[..n], e));
                     break;
@@ -65,7 +71,12 @@ impl Cpu {
             }
         }
         let len = ops.iter().map(|op| op.len as u16).sum();
-        Ok(Decoded { ops, generation: generation.unwrap_or(u32::MAX), second: None, len })
+        Ok(Decoded {
+            ops,
+            generation: generation.unwrap_or(u32::MAX),
+            second: None,
+            len,
+        })
     }
 
     /// An instruction that begins in one page, at RAM offset `at` with `here` bytes left, and ends in the next.
@@ -89,8 +100,15 @@ impl Cpu {
                 Some((usize::MAX, 0))
             }
         };
-        let op = self.decode_one(&bytes, options).unwrap_or_else(|e| self.undecodable(&bytes, e));
-        Ok(Decoded { ops: vec![op], generation, second, len: op.len as u16 })
+        let op = self
+            .decode_one(&bytes, options)
+            .unwrap_or_else(|e| self.undecodable(&bytes, e));
+        Ok(Decoded {
+            ops: vec![op],
+            generation,
+            second,
+            len: op.len as u16,
+        })
     }
 
     /// Code outside RAM (a ROM, a device): one instruction, not cached.
@@ -100,8 +118,15 @@ impl Cpu {
             *b = self.device_read(physical + i as u64, 1) as u8;
         }
         let options = features::options(&self.board.model);
-        let op = self.decode_one(&bytes, options).unwrap_or_else(|e| self.undecodable(&bytes, e));
-        Decoded { ops: vec![op], generation: 0, second: None, len: op.len as u16 }
+        let op = self
+            .decode_one(&bytes, options)
+            .unwrap_or_else(|e| self.undecodable(&bytes, e));
+        Decoded {
+            ops: vec![op],
+            generation: 0,
+            second: None,
+            len: op.len as u16,
+        }
     }
 
     fn code_map(&self) -> &CodeMap {
@@ -150,7 +175,11 @@ impl Cpu {
         let mut short: Vec<u8> = vec![];
         for (n, &b) in bytes[..prefixes].iter().enumerate() {
             // A REX prefix counts only right before the opcode.
-            let counts = if rex(b) { n + 1 == prefixes } else { !short.contains(&b) };
+            let counts = if rex(b) {
+                n + 1 == prefixes
+            } else {
+                !short.contains(&b)
+            };
             if counts {
                 short.push(b);
             }

@@ -69,7 +69,9 @@ pub(crate) fn fill(i: &Instruction, op: &mut Op) {
                 op.disp = i.memory_displacement64();
                 op.address_size = address_size(i);
             }
-            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => op.imm = i.near_branch_target(),
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+                op.imm = i.near_branch_target()
+            }
             OpKind::FarBranch16 => {
                 op.imm = i.far_branch16() as u64;
                 op.disp = i.far_branch_selector() as u64;
@@ -119,7 +121,11 @@ fn address_size(i: &Instruction) -> u8 {
         return 1;
     }
     let index = i.memory_index();
-    let by = if base != Register::None || index.is_xmm() || index.is_ymm() || index.is_zmm() { base } else { index };
+    let by = if base != Register::None || index.is_xmm() || index.is_ymm() || index.is_zmm() {
+        base
+    } else {
+        index
+    };
     match by.size() {
         2 => 0,
         4 => 1,

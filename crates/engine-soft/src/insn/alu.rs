@@ -201,7 +201,11 @@ fn unary_m<U: Unary, T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 }
 
 fn unary<U: Unary>(op: &Op) -> Handler {
-    if op.is_mem(0) { sized!(op.size, unary_m, U) } else { sized!(op.size, unary_r, U) }
+    if op.is_mem(0) {
+        sized!(op.size, unary_m, U)
+    } else {
+        sized!(op.size, unary_r, U)
+    }
 }
 
 /// ADCX and ADOX: an addition through one flag alone (Intel SDM vol. 2A).

@@ -24,11 +24,19 @@ fn changed<T: Word>(how: u8, v: T, bit: u32) -> T {
 fn bit_test<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let by_register = op.x & 4 != 0;
     let how = op.x & 3;
-    let index = if by_register { cpu.get::<T>(op.b).to_i64() } else { op.imm as i64 };
+    let index = if by_register {
+        cpu.get::<T>(op.b).to_i64()
+    } else {
+        op.imm as i64
+    };
     let bit = index as u32 & (bits::<T>() - 1);
     let old = if op.is_mem(0) {
         // A register index reaches beyond the operand, in units of the operand size.
-        let away = if by_register { (index >> bits::<T>().trailing_zeros()) * T::SIZE as i64 } else { 0 };
+        let away = if by_register {
+            (index >> bits::<T>().trailing_zeros()) * T::SIZE as i64
+        } else {
+            0
+        };
         let ea = cpu.ea(op).wrapping_add(away as u64) & super::moves::address_mask(op.address_size);
         if how == 0 {
             cpu.read::<T>(op.seg, ea)?
@@ -51,7 +59,11 @@ fn bit_scan<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let v = cpu.operand::<T>(op, 1, op.b)?.to_u64();
     cpu.flags.set_zf(v == 0);
     if v != 0 {
-        let n = if op.x == 0 { v.trailing_zeros() } else { 63 - v.leading_zeros() };
+        let n = if op.x == 0 {
+            v.trailing_zeros()
+        } else {
+            63 - v.leading_zeros()
+        };
         cpu.set(op.a, T::from_u64(n as u64));
     }
     Ok(())

@@ -175,8 +175,8 @@ fn counter_size(i: &Instruction) -> u8 {
         Loop_rel8_16_CX | Loop_rel8_32_CX | Loope_rel8_16_CX | Loope_rel8_32_CX | Loopne_rel8_16_CX
         | Loopne_rel8_32_CX | Jcxz_rel8_16 | Jcxz_rel8_32 => 0,
         Loop_rel8_16_ECX | Loop_rel8_32_ECX | Loop_rel8_64_ECX | Loope_rel8_16_ECX | Loope_rel8_32_ECX
-        | Loope_rel8_64_ECX | Loopne_rel8_16_ECX | Loopne_rel8_32_ECX | Loopne_rel8_64_ECX | Jecxz_rel8_16
-        | Jecxz_rel8_32 | Jecxz_rel8_64 => 1,
+        | Loope_rel8_64_ECX | Loopne_rel8_16_ECX | Loopne_rel8_32_ECX | Loopne_rel8_64_ECX
+        | Jecxz_rel8_16 | Jecxz_rel8_32 | Jecxz_rel8_64 => 1,
         _ => 2,
     }
 }

@@ -86,7 +86,11 @@ impl Cpu {
     fn write_cr3(&mut self, v: u64) -> R {
         let long = self.long_mode();
         let keep = v >> 63 != 0 && self.cr4 & cr4::PCIDE != 0;
-        let v = if self.cr4 & cr4::PCIDE != 0 { v & !(1 << 63) } else { v };
+        let v = if self.cr4 & cr4::PCIDE != 0 {
+            v & !(1 << 63)
+        } else {
+            v
+        };
         if long && v & PHYSICAL_RESERVED != 0 {
             return Err(self.gp(0));
         }
@@ -115,7 +119,11 @@ fn mov_from_cr(cpu: &mut Cpu, op: &Op) -> R {
 
 fn mov_to_cr(cpu: &mut Cpu, op: &Op) -> R {
     cpu.privileged()?;
-    let v = if cpu.is64() { cpu.reg(op.b) } else { cpu.reg(op.b) & 0xffff_ffff };
+    let v = if cpu.is64() {
+        cpu.reg(op.b)
+    } else {
+        cpu.reg(op.b) & 0xffff_ffff
+    };
     match op.a {
         0 if v >> 32 != 0 => return Err(cpu.gp(0)),
         0 => cpu.write_cr0(v)?,
@@ -163,7 +171,11 @@ fn mov_from_dr(cpu: &mut Cpu, op: &Op) -> R {
 
 fn mov_to_dr(cpu: &mut Cpu, op: &Op) -> R {
     let n = debug_register(cpu, op.a)?;
-    let v = if cpu.is64() { cpu.reg(op.b) } else { cpu.reg(op.b) & 0xffff_ffff };
+    let v = if cpu.is64() {
+        cpu.reg(op.b)
+    } else {
+        cpu.reg(op.b) & 0xffff_ffff
+    };
     if n >= 6 && v >> 32 != 0 {
         return Err(cpu.gp(0));
     }
@@ -224,7 +236,11 @@ pub(crate) fn serialize() {
 /// INVPCID (Intel SDM vol. 2A).
 fn invpcid(cpu: &mut Cpu, op: &Op) -> R {
     cpu.privileged()?;
-    let kind = if cpu.is64() { cpu.reg(op.a) } else { cpu.reg(op.a) & 0xffff_ffff };
+    let kind = if cpu.is64() {
+        cpu.reg(op.a)
+    } else {
+        cpu.reg(op.a) & 0xffff_ffff
+    };
     let [low, linear] = cpu.read_vector::<2>(op.seg, cpu.ea(op), false)?;
     let pcid = low as u16 & 0xfff;
     let enabled = cpu.cr4 & cr4::PCIDE != 0;

@@ -29,7 +29,11 @@ fn daa_das(cpu: &mut Cpu, op: &Op) -> R {
     let low = old & 15 > 9 || af;
     let high = old > 0x99 || cf;
     let adjust = if low { 6 } else { 0 } + if high { 0x60 } else { 0 };
-    let r = if op.x == 0 { old.wrapping_add(adjust) } else { old.wrapping_sub(adjust) };
+    let r = if op.x == 0 {
+        old.wrapping_add(adjust)
+    } else {
+        old.wrapping_sub(adjust)
+    };
     // DAS borrows out of the low digit too.
     let carry = high || op.x != 0 && low && old < 6;
     cpu.set(0, r);

@@ -49,7 +49,11 @@ fn cmpxchg<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     } else {
         cpu.get::<T>(op.a)
     };
-    cpu.flags = Flags::sub(expected, a, T::from_u64(expected.to_u64().wrapping_sub(a.to_u64())));
+    cpu.flags = Flags::sub(
+        expected,
+        a,
+        T::from_u64(expected.to_u64().wrapping_sub(a.to_u64())),
+    );
     if !same(a) {
         cpu.set(0, a);
         // A 32-bit register operand is written back too, which clears its upper half.
@@ -62,7 +66,9 @@ fn cmpxchg<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 fn cmpxchg8b(cpu: &mut Cpu, op: &Op) -> R {
     let expected = cpu.regs[0] & 0xffff_ffff | cpu.regs[2] << 32;
     let new = cpu.regs[3] & 0xffff_ffff | cpu.regs[1] << 32;
-    let old = cpu.update::<u64>(op.seg, cpu.ea(op), op.locked(), |a| if a == expected { new } else { a })?;
+    let old = cpu.update::<u64>(op.seg, cpu.ea(op), op.locked(), |a| {
+        if a == expected { new } else { a }
+    })?;
     cpu.flags.set_zf(old == expected);
     if old != expected {
         cpu.set(0, old as u32);
@@ -83,7 +89,11 @@ fn cmpxchg16b(cpu: &mut Cpu, op: &Op) -> R {
         cpu.probe_write(op.seg, cpu.ea(op), 16, 1)?;
     }
     let old = match cpu.place(op.seg, linear, Kind::Write)? {
-        Place::Ram(at) => cpu.board.ram.compare_exchange_128(at, expected, new).unwrap_or_else(|seen| seen),
+        Place::Ram(at) => cpu
+            .board
+            .ram
+            .compare_exchange_128(at, expected, new)
+            .unwrap_or_else(|seen| seen),
         Place::Device(p) => {
             let old = pair(cpu.device_read(p, 8), cpu.device_read(p + 8, 8));
             if old == expected {

@@ -19,7 +19,11 @@ impl Cpu {
     fn check_far_code(&mut self, selector: u16, l: &Loaded) -> R {
         let a = l.descriptor.attributes();
         let rpl = selector as u8 & 3;
-        let allowed = if a.conforming() { a.dpl() <= self.cpl } else { rpl <= self.cpl && a.dpl() == self.cpl };
+        let allowed = if a.conforming() {
+            a.dpl() <= self.cpl
+        } else {
+            rpl <= self.cpl && a.dpl() == self.cpl
+        };
         if !allowed || self.is_impossible_code(a) {
             return Err(self.selector_fault(exception::GP, selector));
         }
@@ -32,7 +36,11 @@ impl Cpu {
     /// #GP(0) unless `rip` is inside a code segment about to be loaded.
     fn check_target(&mut self, l: &Loaded, rip: u64) -> R {
         let long = self.long_mode() && l.descriptor.attributes().long();
-        let ok = if long { canonical(rip) } else { rip <= l.descriptor.limit() as u64 };
+        let ok = if long {
+            canonical(rip)
+        } else {
+            rip <= l.descriptor.limit() as u64
+        };
         if ok { Ok(()) } else { Err(self.gp(0)) }
     }
 
@@ -114,7 +122,10 @@ impl Cpu {
     fn far_system(&mut self, selector: u16, l: &Loaded, call: bool) -> R {
         let a = l.descriptor.attributes();
         let rpl = selector as u8 & 3;
-        let gate = Gate { low: l.descriptor.0, high: l.high };
+        let gate = Gate {
+            low: l.descriptor.0,
+            high: l.high,
+        };
         let long = self.long_mode();
         let known = match a.kind() {
             kind::CALL_GATE => true,
@@ -172,7 +183,11 @@ impl Cpu {
         if !deeper {
             if call {
                 let cpl = self.cpl;
-                let stack = if long { NewStack::long(old_ss, cpl) } else { NewStack::legacy(old_ss, cpl, 0) };
+                let stack = if long {
+                    NewStack::long(old_ss, cpl)
+                } else {
+                    NewStack::legacy(old_ss, cpl, 0)
+                };
                 let mut sp = self.stack_pointer();
                 self.push_system(&stack, &mut sp, size, old_cs)?;
                 self.push_system(&stack, &mut sp, size, back)?;
@@ -186,11 +201,18 @@ impl Cpu {
         let cpl = a.dpl();
         let (stack, mut sp) = if long {
             let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (cpl as u32) << 5);
-            let ss = Segment { selector: cpl as u16, attributes, ..Segment::default() };
+            let ss = Segment {
+                selector: cpl as u16,
+                attributes,
+                ..Segment::default()
+            };
             (NewStack::long(ss, cpl), self.task_stack64(cpl as u32)?)
         } else {
             let (ss, sp) = self.task_stack(cpl)?;
-            (NewStack::legacy(self.check_stack_segment(ss, cpl, exception::TS)?, cpl, ss), sp)
+            (
+                NewStack::legacy(self.check_stack_segment(ss, cpl, exception::TS)?, cpl, ss),
+                sp,
+            )
         };
         let whole = sp;
         sp &= stack.mask;
@@ -220,14 +242,25 @@ impl Cpu {
     }
 
     /// Loads CS (and, going outwards, SS:RSP) from a far return or IRET frame already read.
-    fn return_far(&mut self, selector: u16, rip: u64, stack: impl FnOnce(&mut Self) -> R<(u16, u64)>, iret: bool) -> R<bool> {
+    fn return_far(
+        &mut self,
+        selector: u16,
+        rip: u64,
+        stack: impl FnOnce(&mut Self) -> R<(u16, u64)>,
+        iret: bool,
+    ) -> R<bool> {
         if is_null(selector) {
             return Err(self.gp(0));
         }
         let rpl = selector as u8 & 3;
         let l = self.read_descriptor(selector, exception::GP)?;
         let a = l.descriptor.attributes();
-        let privileged = rpl >= self.cpl && if a.conforming() { a.dpl() <= rpl } else { a.dpl() == rpl };
+        let privileged = rpl >= self.cpl
+            && if a.conforming() {
+                a.dpl() <= rpl
+            } else {
+                a.dpl() == rpl
+            };
         if !a.is_code() || !privileged || self.is_impossible_code(a) {
             return Err(self.selector_fault(exception::GP, selector));
         }
@@ -249,13 +282,21 @@ impl Cpu {
                 return Err(self.gp(0));
             }
             let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (rpl as u32) << 5);
-            Segment { selector: ss, attributes, ..Segment::default() }
+            Segment {
+                selector: ss,
+                attributes,
+                ..Segment::default()
+            }
         } else {
             self.check_stack_segment(ss, rpl, exception::GP)?
         };
         self.set_code_segment(&l, selector, rpl)?;
         self.set_segment(Seg::Ss, segment);
-        self.regs[4] = if self.stack_mask == 0xffff { self.regs[4] & !0xffff | sp & 0xffff } else { sp };
+        self.regs[4] = if self.stack_mask == 0xffff {
+            self.regs[4] & !0xffff | sp & 0xffff
+        } else {
+            sp
+        };
         if outwards {
             self.drop_privileged_segments();
         }
@@ -270,7 +311,15 @@ impl Cpu {
             let inner = !a.unusable() && a.dpl() < self.cpl && !a.conforming();
             if inner {
                 let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
-                self.set_segment(n, Segment { selector: 0, base: s.base, limit: 0, attributes });
+                self.set_segment(
+                    n,
+                    Segment {
+                        selector: 0,
+                        base: s.base,
+                        limit: 0,
+                        attributes,
+                    },
+                );
             }
         }
     }

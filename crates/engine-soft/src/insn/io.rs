@@ -30,7 +30,11 @@ impl Cpu {
 }
 
 fn input<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    let port = if op.x != 0 { cpu.get::<u16>(2) } else { op.imm as u8 as u16 };
+    let port = if op.x != 0 {
+        cpu.get::<u16>(2)
+    } else {
+        op.imm as u8 as u16
+    };
     cpu.check_port(port, T::SIZE as u16)?;
     cpu.note_port(port, T::SIZE as u16);
     let v = cpu.board.io.port_in(port, T::SIZE as u8);
@@ -39,7 +43,11 @@ fn input<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 }
 
 fn output<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    let port = if op.x != 0 { cpu.get::<u16>(2) } else { op.imm as u8 as u16 };
+    let port = if op.x != 0 {
+        cpu.get::<u16>(2)
+    } else {
+        op.imm as u8 as u16
+    };
     cpu.check_port(port, T::SIZE as u16)?;
     cpu.note_port(port, T::SIZE as u16);
     let v = cpu.get::<T>(0).to_u64() as u32;
@@ -58,5 +66,9 @@ pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
     let size = crate::decode::size_code(i.op_register(value).size());
     // The device may have asked for attention (a reset, an interrupt): look before going on.
     op.bits |= Op::ENDS_BLOCK;
-    Some(if i.mnemonic() == Mnemonic::In { sized!(size, input) } else { sized!(size, output) })
+    Some(if i.mnemonic() == Mnemonic::In {
+        sized!(size, input)
+    } else {
+        sized!(size, output)
+    })
 }

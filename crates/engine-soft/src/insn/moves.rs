@@ -11,7 +11,11 @@ impl Cpu {
     /// Operand `n`: from memory if it is there, else register `register`.
     #[inline(always)]
     pub fn operand<T: Word>(&mut self, op: &Op, n: u8, register: u8) -> R<T> {
-        if op.is_mem(n) { self.read(op.seg, self.ea(op)) } else { Ok(self.get(register)) }
+        if op.is_mem(n) {
+            self.read(op.seg, self.ea(op))
+        } else {
+            Ok(self.get(register))
+        }
     }
 
     /// Writes operand `n`.
@@ -67,7 +71,11 @@ fn lea<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 fn cmov<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     // The source is read, and a 32-bit destination's upper half cleared, whatever the condition.
     let v = cpu.operand::<T>(op, 1, op.b)?;
-    let v = if cpu.flags.condition(op.x) { v } else { cpu.get::<T>(op.a) };
+    let v = if cpu.flags.condition(op.x) {
+        v
+    } else {
+        cpu.get::<T>(op.a)
+    };
     cpu.set(op.a, v);
     Ok(())
 }
@@ -80,7 +88,11 @@ fn setcc(cpu: &mut Cpu, op: &Op) -> R {
 fn bswap<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let v = cpu.get::<T>(op.a);
     // Of a 16-bit register the manual leaves the result undefined; processors give zero.
-    let v = if T::SIZE == 2 { 0 } else { v.to_u64().swap_bytes() >> (64 - 8 * T::SIZE) };
+    let v = if T::SIZE == 2 {
+        0
+    } else {
+        v.to_u64().swap_bytes() >> (64 - 8 * T::SIZE)
+    };
     cpu.set(op.a, T::from_u64(v));
     Ok(())
 }
@@ -183,7 +195,11 @@ fn mov(i: &Instruction, op: &mut Op) -> Option<Handler> {
 }
 
 fn source_size(i: &Instruction) -> usize {
-    if i.op_kind(1) == OpKind::Memory { i.memory_size().size() } else { i.op_register(1).size() }
+    if i.op_kind(1) == OpKind::Memory {
+        i.memory_size().size()
+    } else {
+        i.op_register(1).size()
+    }
 }
 
 /// The handler of an instruction of this family.
@@ -232,8 +248,22 @@ fn is_cmov(m: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(
         m,
-        Cmovo | Cmovno | Cmovb | Cmovae | Cmove | Cmovne | Cmovbe | Cmova | Cmovs | Cmovns | Cmovp | Cmovnp | Cmovl
-            | Cmovge | Cmovle | Cmovg
+        Cmovo
+            | Cmovno
+            | Cmovb
+            | Cmovae
+            | Cmove
+            | Cmovne
+            | Cmovbe
+            | Cmova
+            | Cmovs
+            | Cmovns
+            | Cmovp
+            | Cmovnp
+            | Cmovl
+            | Cmovge
+            | Cmovle
+            | Cmovg
     )
 }
 
@@ -241,7 +271,20 @@ fn is_setcc(m: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(
         m,
-        Seto | Setno | Setb | Setae | Sete | Setne | Setbe | Seta | Sets | Setns | Setp | Setnp | Setl | Setge | Setle
+        Seto | Setno
+            | Setb
+            | Setae
+            | Sete
+            | Setne
+            | Setbe
+            | Seta
+            | Sets
+            | Setns
+            | Setp
+            | Setnp
+            | Setl
+            | Setge
+            | Setle
             | Setg
     )
 }

@@ -24,7 +24,9 @@ fn fixed_mtrr(msr: u32) -> Option<usize> {
 
 /// Whether every byte is a memory type (Intel SDM vol. 3A table 12-2); PAT knows one more.
 fn memory_types(v: u64, pat: bool) -> bool {
-    v.to_le_bytes().iter().all(|t| matches!(t, 0 | 1 | 4 | 5 | 6) || pat && *t == 7)
+    v.to_le_bytes()
+        .iter()
+        .all(|t| matches!(t, 0 | 1 | 4 | 5 | 6) || pat && *t == 7)
 }
 
 impl Cpu {
@@ -51,7 +53,9 @@ impl Cpu {
             IA32_SPEC_CTRL => m.spec_ctrl,
             IA32_MTRRCAP => MTRR_CAP,
             IA32_MTRR_DEF_TYPE => m.mtrr_def_type,
-            IA32_MTRR_PHYSBASE0..=IA32_MTRR_PHYSMASK7 => m.mtrr_variable[(msr - IA32_MTRR_PHYSBASE0) as usize],
+            IA32_MTRR_PHYSBASE0..=IA32_MTRR_PHYSMASK7 => {
+                m.mtrr_variable[(msr - IA32_MTRR_PHYSBASE0) as usize]
+            }
             _ if fixed_mtrr(msr).is_some() => m.mtrr_fixed[fixed_mtrr(msr).expect("just checked")],
             IA32_PAT => m.pat,
             IA32_MCG_STATUS => m.mcg_status,
@@ -93,7 +97,11 @@ impl Cpu {
             IA32_TSC_ADJUST => self.msrs.tsc_adjust = v,
             IA32_TSC_DEADLINE => {
                 // Zero disarms; a deadline that the adjustment makes zero or negative has passed.
-                let at = if v == 0 { 0 } else { v.wrapping_sub(self.msrs.tsc_adjust).max(1) };
+                let at = if v == 0 {
+                    0
+                } else {
+                    v.wrapping_sub(self.msrs.tsc_adjust).max(1)
+                };
                 return self.board.apic.write_msr(msr, at).map_err(|_| self.gp(0));
             }
             IA32_APIC_BASE | X2APIC_FIRST..=X2APIC_LAST => {
@@ -107,9 +115,15 @@ impl Cpu {
             // Loading microcode and prediction barriers do nothing here.
             IA32_BIOS_SIGN_ID | IA32_PRED_CMD => {}
             IA32_SPEC_CTRL if v & !7 == 0 => self.msrs.spec_ctrl = v,
-            IA32_MTRR_DEF_TYPE if v & !0xcff == 0 && memory_types(v & 0xff, false) => self.msrs.mtrr_def_type = v,
+            IA32_MTRR_DEF_TYPE if v & !0xcff == 0 && memory_types(v & 0xff, false) => {
+                self.msrs.mtrr_def_type = v
+            }
             IA32_MTRR_PHYSBASE0..=IA32_MTRR_PHYSMASK7 => {
-                let ok = if msr & 1 == 0 { v & 0xf00 == 0 && memory_types(v & 0xff, false) } else { v & 0x7ff == 0 };
+                let ok = if msr & 1 == 0 {
+                    v & 0xf00 == 0 && memory_types(v & 0xff, false)
+                } else {
+                    v & 0x7ff == 0
+                };
                 if !ok || v & PHYSICAL_RESERVED != 0 {
                     return Err(self.gp(0));
                 }
@@ -132,7 +146,10 @@ impl Cpu {
             IA32_FMASK if v >> 32 == 0 => self.msrs.fmask = v,
             IA32_FS_BASE | IA32_GS_BASE => {
                 let n = if msr == IA32_FS_BASE { Seg::Fs } else { Seg::Gs };
-                let s = Segment { base: v, ..self.seg[n as usize] };
+                let s = Segment {
+                    base: v,
+                    ..self.seg[n as usize]
+                };
                 self.set_segment(n, s);
             }
             IA32_KERNEL_GS_BASE => self.msrs.kernel_gs_base = v,
@@ -174,7 +191,11 @@ impl Cpu {
             return;
         }
         let nanoseconds = self.board.clock.nanoseconds();
-        let tsc = self.board.clock.ticks(nanoseconds).wrapping_add(self.msrs.tsc_adjust);
+        let tsc = self
+            .board
+            .clock
+            .ticks(nanoseconds)
+            .wrapping_add(self.msrs.tsc_adjust);
         let scale = pvclock::Scale::from_hz(self.board.clock.hz());
         let record = pvclock::system_time(2, tsc, nanoseconds, scale);
         // An address outside RAM is the guest's own loss.
@@ -194,7 +215,11 @@ fn rdmsr(cpu: &mut Cpu, _: &Op) -> R {
     let v = match cpu.read_msr(n) {
         Ok(v) => v,
         Err(stop) => {
-            tracing::debug!(msr = format_args!("{n:#x}"), rip = cpu.rip(), "RDMSR of an unknown register");
+            tracing::debug!(
+                msr = format_args!("{n:#x}"),
+                rip = cpu.rip(),
+                "RDMSR of an unknown register"
+            );
             return Err(stop);
         }
     };
@@ -208,7 +233,12 @@ fn wrmsr(cpu: &mut Cpu, _: &Op) -> R {
     let n = cpu.get::<u32>(1);
     let v = cpu.regs[0] & 0xffff_ffff | cpu.regs[2] << 32;
     if let Err(stop) = cpu.write_msr(n, v) {
-        tracing::debug!(msr = format_args!("{n:#x}"), value = v, rip = cpu.rip(), "WRMSR refused");
+        tracing::debug!(
+            msr = format_args!("{n:#x}"),
+            value = v,
+            rip = cpu.rip(),
+            "WRMSR refused"
+        );
         return Err(stop);
     }
     Err(Stop::EndBlock)

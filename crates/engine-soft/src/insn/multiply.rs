@@ -18,7 +18,10 @@ fn set_wide<T: Word>(cpu: &mut Cpu, lo: u64, hi: u64) {
 }
 
 fn wide<T: Word>(cpu: &Cpu) -> (u64, u64) {
-    (cpu.get::<T>(RAX).to_u64(), cpu.get::<T>(if T::SIZE == 1 { AH } else { RDX }).to_u64())
+    (
+        cpu.get::<T>(RAX).to_u64(),
+        cpu.get::<T>(if T::SIZE == 1 { AH } else { RDX }).to_u64(),
+    )
 }
 
 /// CF and OF tell whether the upper half matters; the others are undefined, and on hardware follow the
@@ -90,7 +93,10 @@ fn idiv<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let (lo, hi) = wide::<T>(cpu);
     let n = lo as i128 | (T::from_u64(hi).to_i64() as i128) << (8 * T::SIZE);
     // Only the most negative dividend over -1 overflows 128 bits; it overflows the quotient anyway.
-    let Some(q) = n.checked_div(d).filter(|q| T::from_u64(*q as u64).to_i64() as i128 == *q) else {
+    let Some(q) = n
+        .checked_div(d)
+        .filter(|q| T::from_u64(*q as u64).to_i64() as i128 == *q)
+    else {
         return Err(cpu.raise(exception::DE));
     };
     set_wide::<T>(cpu, q as u64, (n % d) as u64);

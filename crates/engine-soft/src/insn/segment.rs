@@ -124,7 +124,11 @@ fn ltr(cpu: &mut Cpu, op: &Op) -> R {
 fn store_selector<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     cpu.needs_protected()?;
     cpu.not_prevented()?;
-    let v = if op.x == 0 { cpu.ldtr.selector } else { cpu.tr.selector };
+    let v = if op.x == 0 {
+        cpu.ldtr.selector
+    } else {
+        cpu.tr.selector
+    };
     if op.is_mem(0) {
         return cpu.write(op.seg, cpu.ea(op), v);
     }

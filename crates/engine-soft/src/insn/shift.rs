@@ -137,7 +137,9 @@ fn on_register<S: Shift, T: Word>(cpu: &mut Cpu, op: &Op, n: u32) -> R {
 #[inline(always)]
 fn on_memory<S: Shift, T: Word>(cpu: &mut Cpu, op: &Op, n: u32) -> R {
     let mut f = cpu.flags;
-    cpu.update::<T>(op.seg, cpu.ea(op), false, |a| if n == 0 { a } else { S::apply(&mut f, a, n) })?;
+    cpu.update::<T>(op.seg, cpu.ea(op), false, |a| {
+        if n == 0 { a } else { S::apply(&mut f, a, n) }
+    })?;
     cpu.flags = f;
     Ok(())
 }
@@ -171,11 +173,19 @@ fn double<const LEFT: bool, T: Word>(f: &mut Flags, a: T, b: T, n: u32) -> T {
     let w = bits::<T>();
     let (a, b) = (a.to_u64() as u128, b.to_u64() as u128);
     let (r, cf) = if LEFT {
-        let wide = if w == 16 { a << 32 | b << 16 | a } else { a << w | b };
+        let wide = if w == 16 {
+            a << 32 | b << 16 | a
+        } else {
+            a << w | b
+        };
         let span = if w == 16 { 48 } else { 2 * w };
         (wide >> (span - w - n), wide >> (span - n) & 1 != 0)
     } else {
-        let wide = if w == 16 { a << 32 | b << 16 | a } else { b << w | a };
+        let wide = if w == 16 {
+            a << 32 | b << 16 | a
+        } else {
+            b << w | a
+        };
         (wide >> n, wide >> (n - 1) & 1 != 0)
     };
     let r = T::from_u64(r as u64);
@@ -189,12 +199,22 @@ fn shld_shrd<const LEFT: bool, T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let b = cpu.get::<T>(op.b);
     if op.is_mem(0) {
         let mut f = cpu.flags;
-        cpu.update::<T>(op.seg, cpu.ea(op), false, |a| if n == 0 { a } else { double::<LEFT, T>(&mut f, a, b, n) })?;
+        cpu.update::<T>(op.seg, cpu.ea(op), false, |a| {
+            if n == 0 {
+                a
+            } else {
+                double::<LEFT, T>(&mut f, a, b, n)
+            }
+        })?;
         cpu.flags = f;
         return Ok(());
     }
     let a = cpu.get::<T>(op.a);
-    let r = if n == 0 { a } else { double::<LEFT, T>(&mut cpu.flags, a, b, n) };
+    let r = if n == 0 {
+        a
+    } else {
+        double::<LEFT, T>(&mut cpu.flags, a, b, n)
+    };
     cpu.set(op.a, r);
     Ok(())
 }
@@ -233,7 +253,11 @@ pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
         Mnemonic::Rcr => shift::<Rcr>(i, op),
         Mnemonic::Shld | Mnemonic::Shrd => {
             op.x = (i.op_kind(2) == OpKind::Register) as u8;
-            if i.mnemonic() == Mnemonic::Shld { sized!(op.size, shld) } else { sized!(op.size, shrd) }
+            if i.mnemonic() == Mnemonic::Shld {
+                sized!(op.size, shld)
+            } else {
+                sized!(op.size, shrd)
+            }
         }
         Mnemonic::Rorx | Mnemonic::Shlx | Mnemonic::Shrx | Mnemonic::Sarx => {
             op.x = match i.mnemonic() {

@@ -57,7 +57,11 @@ fn pop_segment<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     }
     let after = sp.wrapping_add(T::SIZE as u64);
     // The new SS may have another size; the increment was made with the old one.
-    cpu.regs[4] = if mask == 0xffff { cpu.regs[4] & !mask | after & mask } else { after & mask };
+    cpu.regs[4] = if mask == 0xffff {
+        cpu.regs[4] & !mask | after & mask
+    } else {
+        after & mask
+    };
     result
 }
 
@@ -163,10 +167,12 @@ fn leave<T: Word>(cpu: &mut Cpu, _: &Op) -> R {
 fn implied_size(i: &Instruction) -> u8 {
     use Code::*;
     match i.code() {
-        Pushfw | Popfw | Pushaw | Popaw | Enterw_imm16_imm8 | Leavew | Push_imm16 | Pushw_imm8 | Pushw_ES | Pushw_CS
-        | Pushw_SS | Pushw_DS | Pushw_FS | Pushw_GS | Popw_ES | Popw_CS | Popw_SS | Popw_DS | Popw_FS | Popw_GS => 1,
-        Pushfd | Popfd | Pushad | Popad | Enterd_imm16_imm8 | Leaved | Pushd_imm32 | Pushd_imm8 | Pushd_ES | Pushd_CS
-        | Pushd_SS | Pushd_DS | Pushd_FS | Pushd_GS | Popd_ES | Popd_SS | Popd_DS | Popd_FS | Popd_GS => 2,
+        Pushfw | Popfw | Pushaw | Popaw | Enterw_imm16_imm8 | Leavew | Push_imm16 | Pushw_imm8 | Pushw_ES
+        | Pushw_CS | Pushw_SS | Pushw_DS | Pushw_FS | Pushw_GS | Popw_ES | Popw_CS | Popw_SS | Popw_DS
+        | Popw_FS | Popw_GS => 1,
+        Pushfd | Popfd | Pushad | Popad | Enterd_imm16_imm8 | Leaved | Pushd_imm32 | Pushd_imm8
+        | Pushd_ES | Pushd_CS | Pushd_SS | Pushd_DS | Pushd_FS | Pushd_GS | Popd_ES | Popd_SS | Popd_DS
+        | Popd_FS | Popd_GS => 2,
         _ => 3,
     }
 }
@@ -174,7 +180,8 @@ fn implied_size(i: &Instruction) -> u8 {
 /// The handler of an instruction of this family.
 pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
     let implied = implied_size(i);
-    let segment = i.op_count() == 1 && i.op_kind(0) == OpKind::Register && i.op_register(0).is_segment_register();
+    let segment =
+        i.op_count() == 1 && i.op_kind(0) == OpKind::Register && i.op_register(0).is_segment_register();
     Some(match i.mnemonic() {
         Mnemonic::Push if segment => {
             op.a = segment_number(i.op_register(0));

@@ -29,7 +29,11 @@ impl Cpu {
     /// Moves an index register by one element in the direction DF says.
     #[inline(always)]
     fn step<T: Word>(&mut self, n: u8, address_size: u8) {
-        let by = if self.rflags & rflags::DF == 0 { T::SIZE as u64 } else { (T::SIZE as u64).wrapping_neg() };
+        let by = if self.rflags & rflags::DF == 0 {
+            T::SIZE as u64
+        } else {
+            (T::SIZE as u64).wrapping_neg()
+        };
         let v = self.reg(n).wrapping_add(by);
         self.set_masked(n, v, address_size);
     }
@@ -69,7 +73,10 @@ impl Cpu {
 
     /// Whether runs may be handled as a whole: upwards, nothing watched.
     fn runs(&self, op: &Op) -> bool {
-        op.bits & (Op::REP | Op::REPNE) != 0 && self.rflags & rflags::DF == 0 && !self.debugging() && !self.checks_data()
+        op.bits & (Op::REP | Op::REPNE) != 0
+            && self.rflags & rflags::DF == 0
+            && !self.debugging()
+            && !self.checks_data()
     }
 }
 
@@ -85,13 +92,16 @@ fn movs<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
             let (si, di) = (cpu.reg(RSI) & mask, cpu.reg(RDI) & mask);
             let from = cpu.linear(op.seg, si, T::SIZE, Kind::Read)?;
             let to = cpu.linear(ES, di, T::SIZE, Kind::Write)?;
-            let n = count.min(cpu.run::<T>(from, si, mask)).min(cpu.run::<T>(to, di, mask));
+            let n = count
+                .min(cpu.run::<T>(from, si, mask))
+                .min(cpu.run::<T>(to, di, mask));
             if n == 0 {
                 break;
             }
-            let (Place::Ram(a), Place::Ram(b)) =
-                (cpu.place(op.seg, from, Kind::Read)?, cpu.place(ES, to, Kind::Write)?)
-            else {
+            let (Place::Ram(a), Place::Ram(b)) = (
+                cpu.place(op.seg, from, Kind::Read)?,
+                cpu.place(ES, to, Kind::Write)?,
+            ) else {
                 break;
             };
             let len = n as usize * T::SIZE;
@@ -141,7 +151,9 @@ fn stos<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
             if n == 0 {
                 break;
             }
-            let Place::Ram(b) = cpu.place(ES, to, Kind::Write)? else { break };
+            let Place::Ram(b) = cpu.place(ES, to, Kind::Write)? else {
+                break;
+            };
             cpu.board.ram.fill(b, v, n as usize);
             cpu.set_masked(RDI, di + n * T::SIZE as u64, size);
             cpu.set_masked(RCX, count - n, size);

@@ -11,12 +11,22 @@ use iced_x86::{Code, Instruction, Mnemonic};
 fn flat_code(selector: u64, dpl: u32, long: bool) -> Segment {
     let size = if long { 1 << 13 } else { 1 << 14 };
     let attributes = SegmentAttributes(0x9b | 1 << 15 | size | dpl << 5);
-    Segment { selector: selector as u16, base: 0, limit: u32::MAX, attributes }
+    Segment {
+        selector: selector as u16,
+        base: 0,
+        limit: u32::MAX,
+        attributes,
+    }
 }
 
 fn flat_stack(selector: u64, dpl: u32) -> Segment {
     let attributes = SegmentAttributes(0x93 | 1 << 15 | 1 << 14 | dpl << 5);
-    Segment { selector: selector as u16, base: 0, limit: u32::MAX, attributes }
+    Segment {
+        selector: selector as u16,
+        base: 0,
+        limit: u32::MAX,
+        attributes,
+    }
 }
 
 impl Cpu {
@@ -57,7 +67,11 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> R {
         return Err(cpu.gp(0));
     }
     let base = cpu.msrs.star >> 48;
-    let (cs, rip) = if to64 { (base + 16, target) } else { (base, target & 0xffff_ffff) };
+    let (cs, rip) = if to64 {
+        (base + 16, target)
+    } else {
+        (base, target & 0xffff_ffff)
+    };
     let flags = cpu.regs[11] & 0x3c_7fd7 | rflags::ONE;
     cpu.enter_flat(flat_code(cs | 3, 3, to64), flat_stack((base + 8) | 3, 3), 3);
     let stepping = cpu.rflags & rflags::TF != 0;
@@ -67,7 +81,11 @@ fn sysret(cpu: &mut Cpu, op: &Op) -> R {
         // The trap comes at once, as if the SYSCALL had just been stepped over.
         cpu.set_rip(rip);
         cpu.dr6 |= 1 << 14;
-        cpu.fault = Fault { vector: exception::DB, trap: true, ..Fault::default() };
+        cpu.fault = Fault {
+            vector: exception::DB,
+            trap: true,
+            ..Fault::default()
+        };
         return Err(Stop::Fault);
     }
     Err(Stop::EndBlock)
@@ -99,7 +117,11 @@ fn sysexit(cpu: &mut Cpu, op: &Op) -> R {
     if to64 && !(canonical(rip) && canonical(rsp)) {
         return Err(cpu.gp(0));
     }
-    let (cs, cut) = if to64 { (selector + 32, u64::MAX) } else { (selector + 16, 0xffff_ffff) };
+    let (cs, cut) = if to64 {
+        (selector + 32, u64::MAX)
+    } else {
+        (selector + 16, 0xffff_ffff)
+    };
     cpu.enter_flat(flat_code(cs | 3, 3, to64), flat_stack((cs + 8) | 3, 3), 3);
     cpu.regs[4] = rsp & cut;
     cpu.next_rip = rip & cut;

@@ -123,7 +123,10 @@ fn segment_base<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     if !donjon_x86::paging::canonical(v) {
         return Err(cpu.gp(0));
     }
-    let s = donjon_x86::Segment { base: v, ..cpu.seg[n as usize] };
+    let s = donjon_x86::Segment {
+        base: v,
+        ..cpu.seg[n as usize]
+    };
     cpu.set_segment(n, s);
     Ok(())
 }
@@ -132,7 +135,9 @@ fn segment_base<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
     use Mnemonic::*;
     let (x, handler): (u8, Handler) = match i.mnemonic() {
-        Nop | Reservednop | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetch => (0, nop),
+        Nop | Reservednop | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetch => {
+            (0, nop)
+        }
         Endbr32 | Endbr64 => (0, nop),
         Pause => (0, pause),
         Lfence | Mfence | Sfence => (0, fence),

@@ -93,7 +93,10 @@ impl Machine {
             self.write(HANDLERS + n * 16, &[0xf4, 0xeb, 0xfd]);
         }
         let s = &mut self.state;
-        s.gdtr = DescriptorTable { base: GDT, limit: GDT_LIMIT };
+        s.gdtr = DescriptorTable {
+            base: GDT,
+            limit: GDT_LIMIT,
+        };
         s.gpr[Gpr::Rsp as usize] = STACK;
         s.rip = CODE;
         s.rflags = rflags::ONE;
@@ -135,7 +138,10 @@ impl Machine {
             m.write64(TSS + 28 + n * 8, IST + n * 0x1000);
         }
         m.write16(TSS + 102, 0x68);
-        m.state.idtr = DescriptorTable { base: IDT, limit: 0xfff };
+        m.state.idtr = DescriptorTable {
+            base: IDT,
+            limit: 0xfff,
+        };
         m.state.cr3 = m.table();
         for page in (0..16 << 20).step_by(0x1000) {
             m.map(page, page | P | RW | US);
@@ -159,7 +165,10 @@ impl Machine {
         m.write32(TSS + 4, STACK0 as u32);
         m.write16(TSS + 8, KERNEL_DATA);
         m.write16(TSS + 102, 0x68);
-        m.state.idtr = DescriptorTable { base: IDT, limit: 0x7ff };
+        m.state.idtr = DescriptorTable {
+            base: IDT,
+            limit: 0x7ff,
+        };
         m.state.cr0 = cr0::PE | cr0::NE | cr0::ET | cr0::MP;
         m.state.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
         m.segments(KERNEL32, KERNEL_DATA);
@@ -174,7 +183,10 @@ impl Machine {
         for n in 0..256 {
             m.write32(n * 4, (HANDLERS + n * 16) as u32);
         }
-        let state = CpuState { rip: 0x7c00, ..CpuState::reset() };
+        let state = CpuState {
+            rip: 0x7c00,
+            ..CpuState::reset()
+        };
         m.state = state;
         m.state.segments[Seg::Cs as usize].base = 0;
         m.state.segments[Seg::Cs as usize].selector = 0;

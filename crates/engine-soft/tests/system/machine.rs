@@ -8,7 +8,7 @@ use donjon_engine::{
 use donjon_engine_soft::SoftEngine;
 use donjon_memory::Ram;
 use donjon_x86::cpuid::CpuModel;
-use donjon_x86::{CpuState, Seg, Segment, descriptor::Descriptor, exception};
+use donjon_x86::{Activity, CpuState, Seg, Segment, descriptor::Descriptor, exception};
 use iced_x86::code_asm::CodeAssembler;
 use iced_x86::{BlockEncoderOptions, IcedError};
 use std::collections::VecDeque;
@@ -181,10 +181,20 @@ impl Machine {
         let ram = Arc::new(Ram::new(RAM_SIZE).unwrap());
         let ports = Arc::new(Ports::default());
         let attention: Vec<_> = (0..count).map(|_| Arc::new(Attention::default())).collect();
-        let apics: Vec<_> =
-            attention.iter().map(|a| Arc::new(Apic { attention: a.clone(), ..Apic::default() })).collect();
+        let apics: Vec<_> = attention
+            .iter()
+            .map(|a| {
+                Arc::new(Apic {
+                    attention: a.clone(),
+                    ..Apic::default()
+                })
+            })
+            .collect();
         let vcpus = attention.iter().zip(&apics);
-        let vcpus = vcpus.map(|(t, a)| VcpuConfig { apic: a.clone(), attention: t.clone() });
+        let vcpus = vcpus.map(|(t, a)| VcpuConfig {
+            apic: a.clone(),
+            attention: t.clone(),
+        });
         let config = PartitionConfig {
             ram: ram.clone(),
             model: Arc::new(CpuModel::named(model).unwrap()),
@@ -195,7 +205,16 @@ impl Machine {
         let partition: Box<dyn Partition> = SoftEngine::new().create(config).unwrap();
         let vcpus = (0..count).map(|n| partition.take_vcpu(n).unwrap()).collect();
         let state = CpuState::reset();
-        Self { ram, ports, apics, attention, vcpus, state, bits: 16, next_table: TABLES }
+        Self {
+            ram,
+            ports,
+            apics,
+            attention,
+            vcpus,
+            state,
+            bits: 16,
+            next_table: TABLES,
+        }
     }
 
     // Memory.
@@ -247,7 +266,11 @@ impl Machine {
         let done = a.assemble_options(ip, options).unwrap().inner;
         self.write(at, &done.code_buffer);
         Code {
-            at: done.new_instruction_offsets.iter().map(|o| ip + *o as u64).collect(),
+            at: done
+                .new_instruction_offsets
+                .iter()
+                .map(|o| ip + *o as u64)
+                .collect(),
             end: ip + done.code_buffer.len() as u64,
         }
     }
@@ -283,6 +306,7 @@ impl Machine {
 
     /// Runs vCPU 0 from [`Machine::state`] to a HLT or a shutdown.
     pub fn run(&mut self) -> Stopped {
+        self.state.activity = Activity::Active;
         self.vcpus[0].load(&self.state).unwrap();
         self.resume()
     }
@@ -326,8 +350,21 @@ impl Machine {
         let code = (protected && exception::has_error_code(vector)).then(&mut pop);
         let (rip, cs, flags) = (pop(), pop() as u16, pop());
         let deeper = cs & 3 > self.seg(Seg::Cs).selector & 3;
-        let (rsp, ss) = if long || protected && deeper { (pop(), pop() as u16) } else { (0, 0) };
-        Trap { vector, code, rip, cs, flags, rsp, ss, at: begin }
+        let (rsp, ss) = if long || protected && deeper {
+            (pop(), pop() as u16)
+        } else {
+            (0, 0)
+        };
+        Trap {
+            vector,
+            code,
+            rip,
+            cs,
+            flags,
+            rsp,
+            ss,
+            at: begin,
+        }
     }
 
     /// Runs; the run must end with HLT outside the handlers.
@@ -359,7 +396,12 @@ impl Machine {
         let t = self.traps();
         let code = exception::has_error_code(vector).then_some(code);
         let code = if self.state.cr0 & 1 == 0 { None } else { code };
-        assert_eq!((t.vector, t.code), (vector, code), "{t:x?}\n{}", dump(&self.state));
+        assert_eq!(
+            (t.vector, t.code),
+            (vector, code),
+            "{t:x?}\n{}",
+            dump(&self.state)
+        );
         t
     }
 
@@ -407,9 +449,18 @@ pub fn dump(s: &CpuState) -> String {
         out += &format!("{name} {v:x} ");
     }
     for (name, v) in ["es", "cs", "ss", "ds", "fs", "gs"].iter().zip(s.segments) {
-        out += &format!("\n{name} {:x} base {:x} limit {:x} {:x}", v.selector, v.base, v.limit, v.attributes.0);
+        out += &format!(
+            "\n{name} {:x} base {:x} limit {:x} {:x}",
+            v.selector, v.base, v.limit, v.attributes.0
+        );
     }
     out += &format!("\ntr {:x?}", s.tr);
-    out += &format!("\ncr0 {:x} cr2 {:x} cr3 {:x} cr4 {:x} efer {:x}", s.cr0, s.cr2, s.cr3, s.cr4, s.msrs.efer);
-    out + &format!("\ndr6 {:x} dr7 {:x} {:?} shadow {}", s.dr6, s.dr7, s.activity, s.interrupt_shadow)
+    out += &format!(
+        "\ncr0 {:x} cr2 {:x} cr3 {:x} cr4 {:x} efer {:x}",
+        s.cr0, s.cr2, s.cr3, s.cr4, s.msrs.efer
+    );
+    out + &format!(
+        "\ndr6 {:x} dr7 {:x} {:?} shadow {}",
+        s.dr6, s.dr7, s.activity, s.interrupt_shadow
+    )
 }

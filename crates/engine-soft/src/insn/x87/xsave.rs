@@ -148,8 +148,9 @@ pub fn restore<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> R {
     }
     let (state, components) = (quad(&area, LEGACY), quad(&area, LEGACY + 8));
     let compacted = components & COMPACTED != 0;
-    // All of the area must be there, whatever XSTATE_BV says is in it.
-    if compacted && components & xcr0::AVX == 0 {
+    let loaded = rfbm & state;
+    // The standard form wants all of the area to be there, whatever XSTATE_BV says is in it.
+    if compacted && loaded & xcr0::AVX == 0 {
         size = AVX;
     }
     probe_last(cpu, op, ea, size, Kind::Read)?;
@@ -157,7 +158,6 @@ pub fn restore<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> R {
     if size > AVX {
         cpu.read_bytes(op.seg, ea.wrapping_add(AVX as u64), &mut area[AVX..size])?;
     }
-    let loaded = rfbm & state;
     // The standard form loads MXCSR for AVX as well, and whatever XSTATE_BV says.
     let mxcsr = if compacted {
         loaded & xcr0::SSE
