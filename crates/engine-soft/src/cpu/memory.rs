@@ -280,16 +280,18 @@ impl Cpu {
     pub fn check_alignment(&mut self, seg: u8, ea: u64, align: usize) -> R {
         if self.need_read == 0 {
             let linear = self.linear(seg, ea, 1, Kind::Read)?;
-            self.check_data(linear, 0, Kind::Read, align)?;
+            self.check_data(seg, linear, 0, Kind::Read, align)?;
         }
         Ok(())
     }
 
     /// Checks before a data access that the fast path does not make: alignment and breakpoints.
     #[cold]
-    fn check_data(&mut self, linear: u64, size: usize, kind: Kind, align: usize) -> R {
+    fn check_data(&mut self, seg: u8, linear: u64, size: usize, kind: Kind, align: usize) -> R {
         let aligned = self.cpl == 3 && self.rflags & rflags::AC != 0 && self.cr0 & cr0::AM != 0;
         if aligned && linear & (align as u64 - 1) != 0 {
+            self.check_canonical_end(seg, linear, 1)?;
+            self.check_canonical_end(seg, linear, size.max(1))?;
             return Err(self.raise_code(exception::AC, 0));
         }
         for n in 0..4 {
@@ -322,7 +324,7 @@ impl Cpu {
     #[inline(never)]
     fn read_slow<T: Word>(&mut self, seg: u8, linear: u64) -> R<T> {
         if self.need_read == 0 {
-            self.check_data(linear, T::SIZE, Kind::Read, T::SIZE)?;
+            self.check_data(seg, linear, T::SIZE, Kind::Read, T::SIZE)?;
         }
         if linear & 0xfff <= 0x1000 - T::SIZE as u64 {
             return Ok(match self.place(seg, linear, Kind::Read)? {
@@ -352,7 +354,7 @@ impl Cpu {
     #[inline(never)]
     fn write_slow<T: Word>(&mut self, seg: u8, linear: u64, v: T) -> R {
         if self.need_write == 0 {
-            self.check_data(linear, T::SIZE, Kind::Write, T::SIZE)?;
+            self.check_data(seg, linear, T::SIZE, Kind::Write, T::SIZE)?;
         }
         if linear & 0xfff <= 0x1000 - T::SIZE as u64 {
             match self.place(seg, linear, Kind::Write)? {
@@ -392,7 +394,7 @@ impl Cpu {
     #[inline(never)]
     fn update_slow<T: Word>(&mut self, seg: u8, linear: u64, lock: bool, f: &mut dyn FnMut(T) -> T) -> R<T> {
         if self.need_write == 0 {
-            self.check_data(linear, T::SIZE, Kind::Write, T::SIZE)?;
+            self.check_data(seg, linear, T::SIZE, Kind::Write, T::SIZE)?;
         }
         if linear & 0xfff > 0x1000 - T::SIZE as u64 {
             self.check_canonical_end(seg, linear, T::SIZE)?;
@@ -458,7 +460,7 @@ impl Cpu {
         let mut out = [0; N];
         let mut bytes = [0; 64];
         if self.need_read == 0 {
-            self.check_data(linear, N * 8, Kind::Read, 16)?;
+            self.check_data(seg, linear, N * 8, Kind::Read, 16)?;
         }
         self.read_bytes_linear(seg, linear, &mut bytes[..N * 8])?;
         for (o, b) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
@@ -487,7 +489,7 @@ impl Cpu {
             *b = q.to_le_bytes();
         }
         if self.need_write == 0 {
-            self.check_data(linear, N * 8, Kind::Write, 16)?;
+            self.check_data(seg, linear, N * 8, Kind::Write, 16)?;
         }
         self.write_bytes_linear(seg, linear, &bytes[..N * 8])
     }
@@ -496,7 +498,7 @@ impl Cpu {
     pub fn read_bytes(&mut self, seg: u8, ea: u64, out: &mut [u8]) -> R {
         let linear = self.linear(seg, ea, out.len(), Kind::Read)?;
         if self.need_read == 0 {
-            self.check_data(linear, out.len(), Kind::Read, 1)?;
+            self.check_data(seg, linear, out.len(), Kind::Read, 1)?;
         }
         self.read_bytes_linear(seg, linear, out)
     }
@@ -505,7 +507,7 @@ impl Cpu {
     pub fn write_bytes(&mut self, seg: u8, ea: u64, data: &[u8]) -> R {
         let linear = self.linear(seg, ea, data.len(), Kind::Write)?;
         if self.need_write == 0 {
-            self.check_data(linear, data.len(), Kind::Write, 1)?;
+            self.check_data(seg, linear, data.len(), Kind::Write, 1)?;
         }
         self.write_bytes_linear(seg, linear, data)
     }
@@ -515,7 +517,7 @@ impl Cpu {
     pub fn probe_write(&mut self, seg: u8, ea: u64, size: usize, align: usize) -> R {
         let linear = self.linear(seg, ea, size, Kind::Write)?;
         if self.need_write == 0 {
-            self.check_data(linear, size, Kind::Write, align)?;
+            self.check_data(seg, linear, size, Kind::Write, align)?;
         }
         self.place(seg, linear, Kind::Write)?;
         if linear & 0xfff > 0x1000 - size as u64 {

@@ -61,7 +61,7 @@ impl Cpu {
                     }
                 }
                 Err(_) if !ops.is_empty() => break,
-                Err(DecoderError::NoMoreBytes) if n < MAX_LEN => {
+                Err(e) if n < MAX_LEN && (e == DecoderError::NoMoreBytes || self.is_cut_off(&bytes[..n])) => {
                     return self.decode_across(at, here, options);
                 }
                 Err(e) => {
@@ -159,39 +159,42 @@ impl Cpu {
         let mut op = lower::undefined_op();
         op.len = 1;
         op.bits = Op::ENDS_BLOCK;
-        let full = bytes.len() == MAX_LEN;
-        if full && (error == DecoderError::NoMoreBytes || self.is_too_long(bytes)) {
+        if bytes.len() == MAX_LEN && (error == DecoderError::NoMoreBytes || self.is_cut_off(bytes)) {
             op.run = lower::too_long;
         }
         op
     }
 
-    /// Whether the instruction would be longer than the limit, which comes before anything else that is
-    /// wrong with it. Repeated prefixes are left out to see how long the rest is.
-    fn is_too_long(&self, bytes: &[u8]) -> bool {
+    /// Whether an instruction that cannot be decoded runs over the end of `bytes`: how long it is comes
+    /// before what is wrong with it. The opcode alone decides the length, so prefixes that make it invalid,
+    /// or that fill the limit, are left out to find it.
+    fn is_cut_off(&self, bytes: &[u8]) -> bool {
         let legacy = |b: u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
         let rex = |b: u8| self.is64() && (0x40..=0x4f).contains(&b);
         let prefixes = bytes.iter().take_while(|b| legacy(**b) || rex(**b)).count();
-        let mut short: Vec<u8> = vec![];
-        for (n, &b) in bytes[..prefixes].iter().enumerate() {
-            // A REX prefix counts only right before the opcode.
-            let counts = if rex(b) {
-                n + 1 == prefixes
-            } else {
-                !short.contains(&b)
-            };
-            if counts {
-                short.push(b);
+        if prefixes == bytes.len() {
+            return true;
+        }
+        let sizes = |b: u8| b == 0x66 || b == 0x67;
+        let with = |keep: &dyn Fn(u8) -> bool| {
+            let mut short: Vec<u8> = vec![];
+            for (n, &b) in bytes[..prefixes].iter().enumerate() {
+                // A REX prefix counts only right before the opcode.
+                if rex(b) && n + 1 == prefixes || legacy(b) && keep(b) && !short.contains(&b) {
+                    short.push(b);
+                }
             }
-        }
-        let dropped = prefixes - short.len();
-        short.extend(&bytes[prefixes..]);
-        let mut decoder = Decoder::with_ip(self.code.bits(), &short, 0, DecoderOptions::NO_INVALID_CHECK);
-        let i = decoder.decode();
-        match decoder.last_error() {
-            DecoderError::NoMoreBytes => true,
-            DecoderError::None => dropped + i.len() > MAX_LEN,
-            _ => prefixes == MAX_LEN,
-        }
+            let dropped = prefixes - short.len();
+            short.extend(&bytes[prefixes..]);
+            let mut decoder = Decoder::with_ip(self.code.bits(), &short, 0, DecoderOptions::NO_INVALID_CHECK);
+            let len = decoder.decode().len();
+            match decoder.last_error() {
+                DecoderError::NoMoreBytes => Some(true),
+                DecoderError::None => Some(dropped + len > bytes.len()),
+                _ => None,
+            }
+        };
+        let attempts: [&dyn Fn(u8) -> bool; 3] = [&|_| true, &sizes, &|b| b == 0x67];
+        attempts.into_iter().find_map(with).unwrap_or(false)
     }
 }

@@ -212,8 +212,9 @@ fn scas<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 fn ins<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let size = op.address_size;
     let port = cpu.get::<u16>(2);
+    // Permission is needed even for a count of zero.
+    cpu.check_port(port, T::SIZE as u16)?;
     cpu.repeat(op, |cpu| {
-        cpu.check_port(port, T::SIZE as u16)?;
         let di = cpu.reg(RDI) & address_mask(size);
         // The destination is checked before the port is read: reading may have effects.
         cpu.probe_write(ES, di, T::SIZE, T::SIZE)?;
@@ -228,8 +229,9 @@ fn ins<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 fn outs<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let size = op.address_size;
     let port = cpu.get::<u16>(2);
+    // Permission is needed even for a count of zero.
+    cpu.check_port(port, T::SIZE as u16)?;
     cpu.repeat(op, |cpu| {
-        cpu.check_port(port, T::SIZE as u16)?;
         let v = cpu.read::<T>(op.seg, cpu.reg(RSI) & address_mask(size))?;
         cpu.note_port(port, T::SIZE as u16);
         cpu.board.io.port_out(port, T::SIZE as u8, v.to_u64() as u32);

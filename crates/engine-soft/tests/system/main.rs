@@ -4,4 +4,9 @@
 mod layout;
 mod machine;
 
+mod gates;
+mod long;
+mod protected;
+mod real;
 mod smoke;
+mod tasks;
