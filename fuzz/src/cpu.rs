@@ -140,7 +140,7 @@ fn fill(ram: &Ram, code: &[u8]) {
 
 fn state(mode: u8, options: u8, registers: &[u8; 16]) -> CpuState {
     let mut s = CpuState::reset();
-    let ring = if options & 1 != 0 { 3 } else { 0 };
+    let ring: u8 = if options & 1 != 0 { 3 } else { 0 };
     let (code, long_mode, protected) = match mode & 3 {
         0 => (0xa09b, true, true),
         1 => (0xc09b, true, true),

@@ -133,6 +133,28 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 [0, 1].map(|initrd| (format!("{name}-{initrd}"), [&[initrd], &file[..]].concat()))
             })
             .collect(),
+        // Mode, options and sixteen bytes for the registers come first.
+        "cpu" => (0..4u8)
+            .flat_map(|mode| {
+                let code: [(&str, &[u8]); 6] = [
+                    // add; imul; rep movsb; push; pop; ret
+                    ("integer", b"\x01\xd8\x0f\xaf\xc3\xf3\xa4\x50\x5b\xc3"),
+                    // lock cmpxchg8b [esi]; xadd; bts
+                    ("locked", b"\xf0\x0f\xc7\x0e\x0f\xc1\xd8\x0f\xab\xc3"),
+                    // mov eax, cr0; mov cr0, eax; lidt [esi]; wrmsr; cpuid; invlpg [esi]
+                    ("system", b"\x0f\x20\xc0\x0f\x22\xc0\x0f\x01\x1e\x0f\x30\x0f\xa2\x0f\x01\x3e"),
+                    // addps; pshufb; aesenc; fld tbyte [esi]; fsin; fxsave [esi]
+                    ("vector", b"\x0f\x58\xc1\x66\x0f\x38\x00\xc1\x66\x0f\x38\xdc\xc1\xdb\x2e\xd9\xfe\x0f\xae\x06"),
+                    // vfmadd231ps ymm; vpgatherdd; andn; mulx
+                    ("avx", b"\xc4\xe2\x75\xb8\xc2\xc4\xe2\x75\x90\x04\x0e\xc4\xe2\x78\xf2\xc3\xc4\xe2\x7b\xf6\xc3"),
+                    // int 0x80; iret; ljmp; sysenter; syscall
+                    ("gates", b"\xcd\x80\xcf\xff\x2e\x0f\x34\x0f\x05"),
+                ];
+                code.map(|(name, code)| {
+                    (format!("{name}-{mode}"), [&[mode, 8], &b"\x01\x05\x09\x0d\x13\x17\x1b\x1f\x20\x25\x2a\x2f\x31\x35\x39\x3d"[..], code].concat())
+                })
+            })
+            .collect(),
         _ => vec![],
     }
 }

@@ -6,8 +6,15 @@ use anyhow::{Context, Result, bail};
 /// A program, and the Debian package it is in.
 type Program = (&'static str, &'static str);
 
-/// Builds fuzz targets (libFuzzer is C++) and the guest test program; runs donjon's built-in image.
-const PROGRAMS: [Program; 3] = [("gcc", "gcc"), ("g++", "g++"), ("apt-get", "apt")];
+/// Fuzz targets (libFuzzer is C++) and the guest's test program are built, the built-in image is downloaded,
+/// terminals and other users are played.
+const PROGRAMS: [Program; 5] = [
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("apt-get", "apt"),
+    ("script", "bsdutils"),
+    ("setpriv", "util-linux"),
+];
 /// The C library's archive, for static guest programs.
 const LIBC: (&str, &str) = ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev");
 /// What benchmarks compare with.

@@ -234,9 +234,13 @@ impl SoftVcpu {
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Exit {
         if let Some(event) = self.cpu.pending.take() {
+            // The manual numbers exceptions below 32; the rest came from outside.
+            let external = event.vector >= 32;
             let fault = Fault {
                 vector: event.vector,
                 code: event.error_code,
+                external,
+                trap: external,
                 ..Fault::default()
             };
             let delivered = self.cpu.deliver(fault);

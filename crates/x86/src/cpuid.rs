@@ -60,6 +60,10 @@ pub const ARCH_CAPABILITIES: u64 = 1 << 0
     | 1 << 26
     | 1 << 27;
 
+const fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 const fn word(b: &[u8; 4]) -> u32 {
     u32::from_le_bytes(*b)
 }
@@ -190,7 +194,12 @@ impl CpuModel {
                 2 if self.avx => [256, 576, 0, 0],
                 _ => [0; 4],
             },
-            0x15 => [1, (cx.tsc_hz / CRYSTAL_HZ as u64) as u32, CRYSTAL_HZ, 0],
+            0x15 => {
+                // The counter's frequency as a fraction of the crystal's, in lowest terms.
+                let common = gcd(cx.tsc_hz, CRYSTAL_HZ as u64);
+                let (of, to) = (CRYSTAL_HZ as u64 / common, cx.tsc_hz / common);
+                [of as u32, to as u32, CRYSTAL_HZ, 0]
+            }
             0x16 => {
                 let mhz = (cx.tsc_hz / 1_000_000) as u32 & 0xffff;
                 [mhz, mhz, 100, 0]
@@ -284,6 +293,15 @@ mod tests {
             1 << 3 | 1 << 5 | 1 << 8
         );
         assert!(CpuModel::named("host").is_none());
+    }
+
+    #[test]
+    fn any_counter_frequency_can_be_told() {
+        let m = CpuModel::named("x86-64-v3").unwrap();
+        for tsc_hz in [1_000_000_000, 2_500_000_000, 2_899_123_000, 1] {
+            let [of, to, crystal, _] = m.cpuid(0x15, 0, &CpuidContext { tsc_hz, ..cx() });
+            assert_eq!(crystal as u64 * to as u64 / of as u64, tsc_hz);
+        }
     }
 
     #[test]

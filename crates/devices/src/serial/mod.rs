@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use uart::{FIFO, Uart, ier, mcr};
+use uart::{FIFO, Uart, fcr, ier, lcr, mcr};
 
 /// Ports it takes.
 pub const PORTS: u64 = 8;
@@ -36,6 +36,10 @@ const BACKLOG: usize = 4096;
 /// Reads of the line status in a row, nothing sent in between, that mean the guest polls for input. A driver
 /// that only waits for its transmitter needs one or two.
 const POLLS: u8 = 16;
+/// How long the guest must leave its port's set-up alone before a byte is sent, in nanoseconds. Drivers empty
+/// the receiver while they initialize, and once more after they have enabled its interrupt (Linux,
+/// serial8250_do_startup).
+const SETTLE: u64 = 10_000_000;
 /// The default pace, in bytes a second: eight times a 115,200 baud line.
 const PACE: u32 = 92_160;
 
@@ -142,7 +146,8 @@ impl Serial {
         let _ = self.room.set(Box::new(room));
     }
 
-    /// Sets the pace of input in bytes a second; 0 is as fast as the guest reads.
+    /// Sets the pace of input in bytes a second; 0 is as fast as the guest reads, and without waiting for it
+    /// to finish setting up.
     pub fn set_pace(&self, bytes_per_second: u32) {
         self.port.lock().byte_time = 1_000_000_000u64.checked_div(bytes_per_second as u64).unwrap_or(0);
     }
@@ -198,6 +203,16 @@ impl Serial {
     }
 }
 
+/// Whether a write is part of setting the port up: the line, the FIFOs, or the receive interrupt coming on.
+fn sets_up(uart: &Uart, offset: u16, value: u8) -> bool {
+    match offset {
+        1 => uart.lcr & lcr::DLAB == 0 && value & !uart.ier & ier::RECEIVED != 0,
+        2 => value & fcr::CLEAR_RECEIVER != 0 || (value ^ uart.fcr) & fcr::ENABLE != 0,
+        3 => value != uart.lcr,
+        _ => false,
+    }
+}
+
 impl PortDevice for Serial {
     fn widest(&self) -> u8 {
         1
@@ -213,8 +228,21 @@ impl PortDevice for Serial {
     }
 
     fn write(&self, offset: u16, _: u8, value: u32) {
+        let now = self.timer.now();
         self.with(|p| {
             let s = &mut p.state;
+            if sets_up(&s.uart, offset, value as u8) {
+                if p.byte_time != 0 {
+                    p.wire_free = p.wire_free.max(now.saturating_add(SETTLE));
+                }
+                // What the guest is about to throw away unread has not left the other end yet.
+                while !s.uart.looped()
+                    && s.backlog.len() < BACKLOG + FIFO
+                    && let Some(byte) = s.uart.receiver.pop_back()
+                {
+                    s.backlog.push_front(byte);
+                }
+            }
             if let Some(byte) = s.uart.write(offset, value as u8) {
                 s.polls = 0;
                 s.uart.draining = self.out.push(byte);
@@ -244,7 +272,7 @@ impl Lifecycle for Serial {
 
     fn restore(&self, record: &Record) -> Result<(), RestoreError> {
         let mut state = State::open(record)?;
-        if !state.uart.is_legal() || state.backlog.len() > BACKLOG {
+        if !state.uart.is_legal() || state.backlog.len() > BACKLOG + FIFO {
             return Err(State::damaged("impossible 16550 registers"));
         }
         // The outlet is this host's, not the one the state comes from.

@@ -165,7 +165,7 @@ impl Cpu {
     pub fn set_real_cs(&mut self, selector: u16) {
         let mut s = self.real_segment(Seg::Cs, selector);
         if !self.protected() {
-            s.attributes.0 = s.attributes.0 & !0x60;
+            s.attributes.0 &= !0x60;
         }
         self.set_segment(Seg::Cs, s);
     }

@@ -196,7 +196,7 @@ impl Cpu {
     #[inline(always)]
     pub fn get<T: Word>(&self, n: u8) -> T {
         if T::SIZE == 1 && n >= Op::HIGH_BYTE {
-            return T::from_u64(self.regs[(n - Op::HIGH_BYTE & 3) as usize] >> 8);
+            return T::from_u64(self.regs[((n - Op::HIGH_BYTE) & 3) as usize] >> 8);
         }
         T::from_u64(self.regs[(n & 31) as usize])
     }
@@ -207,7 +207,7 @@ impl Cpu {
     pub fn set<T: Word>(&mut self, n: u8, v: T) {
         let v = v.to_u64();
         if T::SIZE == 1 && n >= Op::HIGH_BYTE {
-            let r = &mut self.regs[(n - Op::HIGH_BYTE & 3) as usize];
+            let r = &mut self.regs[((n - Op::HIGH_BYTE) & 3) as usize];
             *r = *r & !0xff00 | v << 8;
             return;
         }

@@ -270,7 +270,7 @@ impl Cpu {
         self.check_target(&l, rip)?;
         let outwards = rpl > self.cpl;
         // IRET in 64-bit mode always takes SS:RSP from the frame.
-        if !outwards && !(iret && self.is64()) {
+        if !(outwards || iret && self.is64()) {
             self.set_code_segment(&l, selector, rpl)?;
             return Ok(false);
         }

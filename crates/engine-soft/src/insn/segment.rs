@@ -210,8 +210,9 @@ fn arpl(cpu: &mut Cpu, op: &Op) -> R {
     let source = cpu.get::<u16>(op.b) & 3;
     let old = cpu.operand::<u16>(op, 0, op.a)?;
     let lower = old & 3 < source;
-    let new = if lower { old & !3 | source } else { old };
-    cpu.set_operand(op, 0, op.a, new)?;
+    if lower {
+        cpu.set_operand(op, 0, op.a, old & !3 | source)?;
+    }
     cpu.flags.set_zf(lower);
     Ok(())
 }

@@ -38,14 +38,25 @@ fn a_call_gate_switches_stacks_and_copies_parameters() {
         });
         m.code(entry, |a| a.hlt());
         m.halts();
-        assert_eq!((m.seg(Seg::Cs).selector, m.seg(Seg::Ss).selector), (TARGET, KERNEL_DATA));
+        assert_eq!(
+            (m.seg(Seg::Cs).selector, m.seg(Seg::Ss).selector),
+            (TARGET, KERNEL_DATA)
+        );
         assert_eq!(m.reg(Rsp), STACK0 - 6 * size);
-        let frame: Vec<u64> = (0..6).map(|n| m.read(STACK0 - 6 * size + n * size, size as usize)).collect();
+        let frame: Vec<u64> = (0..6)
+            .map(|n| m.read(STACK0 - 6 * size + n * size, size as usize))
+            .collect();
         let cut = |v: u64| if size == 2 { v & 0xffff } else { v };
         // A 16-bit gate copies words: the two halves of the last parameter.
         let parameters = if size == 4 { [0x2222, 0x1111] } else { [0x2222, 0] };
-        let want =
-            [cut(c.end), USER32 as u64, parameters[0], parameters[1], cut(USER_STACK - 8), USER_DATA as u64];
+        let want = [
+            cut(c.end),
+            USER32 as u64,
+            parameters[0],
+            parameters[1],
+            cut(USER_STACK - 8),
+            USER_DATA as u64,
+        ];
         assert_eq!(frame, want);
     }
 }
@@ -73,7 +84,10 @@ fn a_far_return_outwards() {
         a.db(&[0xca, 4, 0]) // retf 4
     });
     let t = m.traps();
-    assert_eq!((t.vector, t.cs, t.ss, t.rsp), (0x80, USER32, USER_DATA, USER_STACK));
+    assert_eq!(
+        (t.vector, t.cs, t.ss, t.rsp),
+        (0x80, USER32, USER_DATA, USER_STACK)
+    );
     let selectors = [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs].map(|n| m.seg(n).selector);
     assert_eq!(selectors, [USER_DATA, 0, TARGET + 8, 0]);
     assert!(m.seg(Seg::Ds).attributes.unusable() && m.seg(Seg::Gs).attributes.unusable());
@@ -99,15 +113,29 @@ fn privilege_of_call_gates() {
         (0xee, 3, RING0, true, Some((GP, GATE))),
     ] {
         let mut m = with(gate(TARGET, CODE, access, 0), target);
-        m.code(USER_CODE, |a| if call { a.call_far(GATE | rpl, 0) } else { a.jmp_far(GATE | rpl, 0) });
+        m.code(USER_CODE, |a| {
+            if call {
+                a.call_far(GATE | rpl, 0)
+            } else {
+                a.jmp_far(GATE | rpl, 0)
+            }
+        });
         m.code(CODE, |a| a.int(0x80));
         let t = m.traps();
         match want {
             None => {
                 let cpl = if target == RING0 && call { 0 } else { 3 };
-                assert_eq!((t.vector, t.cs), (0x80, TARGET | cpl), "{access:x} {target:x} {call}");
+                assert_eq!(
+                    (t.vector, t.cs),
+                    (0x80, TARGET | cpl),
+                    "{access:x} {target:x} {call}"
+                );
             }
-            Some((v, e)) => assert_eq!((t.vector, t.code), (v, Some(e as u64)), "{access:x} {target:x} {call}"),
+            Some((v, e)) => assert_eq!(
+                (t.vector, t.code),
+                (v, Some(e as u64)),
+                "{access:x} {target:x} {call}"
+            ),
         }
     }
     // From CPL 0 a gate's RPL counts against its DPL.
@@ -153,8 +181,16 @@ fn bad_inner_stacks() {
         m.code(USER_CODE, |a| a.call_far(GATE | 3, 0));
         assert_eq!(m.run(), Stopped::Shutdown);
         let at = USER_STACK - 16;
-        assert_eq!((m.state.rip, m.reg(Rsp)), (HANDLERS + vector as u64 * 16, at), "{selector:x} {d:x}");
-        assert_eq!((m.read16(at), m.read32(at + 4)), (error, USER_CODE as u32), "{selector:x} {d:x}");
+        assert_eq!(
+            (m.state.rip, m.reg(Rsp)),
+            (HANDLERS + vector as u64 * 16, at),
+            "{selector:x} {d:x}"
+        );
+        assert_eq!(
+            (m.read16(at), m.read32(at + 4)),
+            (error, USER_CODE as u32),
+            "{selector:x} {d:x}"
+        );
     }
     // A TSS too short to hold the stack.
     let mut m = with(gate(TARGET, CODE, 0xec, 0), RING0);
@@ -185,7 +221,11 @@ fn interrupt_and_trap_gates() {
 /// §6.12.1.2: software interrupts need CPL <= gate DPL; exceptions and external interrupts do not.
 #[test]
 fn privilege_of_interrupt_gates() {
-    for (code, error) in [(&[0xcdu8, 0x40][..], 0x202), (&[0xcc], 0x1a), (&[0xcd, 0x03], 0x1a)] {
+    for (code, error) in [
+        (&[0xcdu8, 0x40][..], 0x202),
+        (&[0xcc], 0x1a),
+        (&[0xcd, 0x03], 0x1a),
+    ] {
         let mut m = Machine::protected();
         m.user();
         m.write(USER_CODE, code);
@@ -268,9 +308,21 @@ fn iret_in_protected_mode() {
     let mut m = Machine::protected();
     m.set_gate(0x80, gate(KERNEL32, HANDLERS + 0x80 * 16, 0xee, 0));
     m.code(USER_CODE, |a| a.int(0x80));
-    outward(&mut m, [USER_CODE as u32, USER32 as u32, 0x3ed7, USER_STACK as u32, USER_DATA as u32]);
+    outward(
+        &mut m,
+        [
+            USER_CODE as u32,
+            USER32 as u32,
+            0x3ed7,
+            USER_STACK as u32,
+            USER_DATA as u32,
+        ],
+    );
     let t = m.traps();
-    assert_eq!((t.vector, t.cs, t.rsp, t.flags), (0x80, USER32, USER_STACK, 0x3ed7));
+    assert_eq!(
+        (t.vector, t.cs, t.rsp, t.flags),
+        (0x80, USER32, USER_STACK, 0x3ed7)
+    );
     assert_eq!(m.seg(Seg::Ds).selector, 0, "kernel data is not for user code");
     for (frame, error) in [
         ([USER_CODE as u32, 0, 2, 0, 0], 0),
@@ -278,8 +330,14 @@ fn iret_in_protected_mode() {
         ([USER_CODE as u32, USER32 as u32 & !3, 2, 0, 0], USER32 & !3),
         ([USER_CODE as u32, KERNEL32 as u32 | 3, 2, 0, 0], KERNEL32),
         ([USER_CODE as u32, USER32 as u32, 2, 0, 0], 0),
-        ([USER_CODE as u32, USER32 as u32, 2, 0, KERNEL_DATA as u32], KERNEL_DATA),
-        ([USER_CODE as u32, USER32 as u32, 2, 0, USER32 as u32], USER32 & !3),
+        (
+            [USER_CODE as u32, USER32 as u32, 2, 0, KERNEL_DATA as u32],
+            KERNEL_DATA,
+        ),
+        (
+            [USER_CODE as u32, USER32 as u32, 2, 0, USER32 as u32],
+            USER32 & !3,
+        ),
         ([USER_CODE as u32, 0x200, 2, 0, 0], 0x200),
     ] {
         let mut m = Machine::protected();
@@ -314,6 +372,9 @@ fn an_interrupt_to_a_sixteen_bit_stack() {
     m.code(USER_CODE, |a| a.int(0x40));
     m.run();
     assert_eq!(m.reg(Rsp), 0x0007_fff4);
-    assert_eq!((m.read32(0x5_0004), m.read32(0x5_0000)), (USER_DATA as u32, 0x0006_8000));
+    assert_eq!(
+        (m.read32(0x5_0004), m.read32(0x5_0000)),
+        (USER_DATA as u32, 0x0006_8000)
+    );
     assert_eq!(m.read32(0x5_fff4), USER_CODE as u32 + 2);
 }

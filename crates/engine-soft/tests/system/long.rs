@@ -29,7 +29,10 @@ fn frames_in_64_bit_mode() {
     m.write64(TSS + 4, STACK0 + 5);
     m.code(USER_CODE, |a| a.cli());
     let t = m.faults(GP, 0);
-    assert_eq!((t.rsp, t.ss, t.cs, t.at), (USER_STACK, USER_DATA, USER64, STACK0 - 48));
+    assert_eq!(
+        (t.rsp, t.ss, t.cs, t.at),
+        (USER_STACK, USER_DATA, USER64, STACK0 - 48)
+    );
     assert_eq!(m.seg(Seg::Ss).selector, 0);
     assert_eq!(m.seg(Seg::Cs).selector, KERNEL64);
 }
@@ -100,7 +103,10 @@ fn interrupts_from_compatibility_mode() {
         a.ud2()
     });
     let t = m.faults(UD, 0);
-    assert_eq!((t.rip, t.cs, t.ss, t.rsp), (c.at[1], USER32, USER_DATA, USER_STACK));
+    assert_eq!(
+        (t.rip, t.cs, t.ss, t.rsp),
+        (c.at[1], USER32, USER_DATA, USER_STACK)
+    );
     assert_eq!(m.seg(Seg::Cs).selector, KERNEL64);
 }
 
@@ -108,7 +114,7 @@ fn interrupts_from_compatibility_mode() {
 /// CPL 0 with a null SS.
 #[test]
 fn iretq() {
-    for (cs, ss, fault) in [
+    for (target, stack, fault) in [
         (USER64, USER_DATA, None),
         (USER32, USER_DATA, None),
         (KERNEL64, 0, None),
@@ -123,10 +129,10 @@ fn iretq() {
         let mut m = Machine::long();
         m.set_gate64(0x80, KERNEL64, HANDLERS + 0x80 * 16, 0xee, 0);
         let c = m.code(CODE, |a| {
-            a.push(ss as i32)?;
+            a.push(stack as i32)?;
             a.push(USER_STACK as i32)?;
             a.push(0x202)?;
-            a.push(cs as i32)?;
+            a.push(target as i32)?;
             a.push(USER_CODE as i32)?;
             a.iretq()
         });
@@ -135,11 +141,15 @@ fn iretq() {
         match fault {
             None => assert_eq!(
                 (t.vector, t.cs, t.ss, t.rsp, t.flags),
-                (0x80, cs, ss, USER_STACK, 0x202),
-                "{cs:x} {ss:x}"
+                (0x80, target, stack, USER_STACK, 0x202),
+                "{target:x} {stack:x}"
             ),
             Some(e) => {
-                assert_eq!((t.vector, t.code, t.rip), (GP, Some(e as u64), c.at[5]), "{cs:x} {ss:x}");
+                assert_eq!(
+                    (t.vector, t.code, t.rip),
+                    (GP, Some(e as u64), c.at[5]),
+                    "{target:x} {stack:x}"
+                );
                 assert_eq!((t.cs, t.ss, t.rsp), (KERNEL64, KERNEL_DATA, STACK - 40));
             }
         }
@@ -209,14 +219,17 @@ fn far_returns_in_64_bit_mode() {
         a.push(USER_STACK as i32)?;
         a.push(USER32 as i32)?;
         a.push(USER_CODE as i32)?;
-        a.retfq()
+        a.db(&[0x48, 0xcb])
     });
     m.code_at(32, USER_CODE, USER_CODE, |a| {
         a.mov(eax, cs)?;
         a.int(0x80)
     });
     let t = m.traps();
-    assert_eq!((t.vector, t.cs, t.ss, t.rsp), (0x80, USER32, USER_DATA, USER_STACK));
+    assert_eq!(
+        (t.vector, t.cs, t.ss, t.rsp),
+        (0x80, USER32, USER_DATA, USER_STACK)
+    );
     assert_eq!(m.seg(Seg::Ds).selector, 0);
     // Code with both L and D is reserved.
     let mut m = Machine::long();
@@ -224,7 +237,7 @@ fn far_returns_in_64_bit_mode() {
     m.code(CODE, |a| {
         a.push(SPARE as i32)?;
         a.push(USER_CODE as i32)?;
-        a.retfq()
+        a.db(&[0x48, 0xcb])
     });
     m.faults(GP, SPARE as u64);
 }
@@ -233,14 +246,14 @@ fn far_returns_in_64_bit_mode() {
 #[test]
 fn canonical_addresses() {
     let cases: [(&[u8], u8); 9] = [
-        (&[0x48, 0x8b, 0x00], GP),       // mov rax, [rax]
-        (&[0x48, 0x8b, 0x45, 0x00], SS), // mov rax, [rbp]
-        (&[0x48, 0x8b, 0x04, 0x24], SS), // mov rax, [rsp]
-        (&[0x58], SS),                   // pop rax
-        (&[0x50], SS),                   // push rax
-        (&[0xff, 0xe0], GP),             // jmp rax
-        (&[0xff, 0xd0], GP),             // call rax
-        (&[0x48, 0x89, 0x00], GP),       // mov [rax], rax
+        (&[0x48, 0x8b, 0x00], GP),             // mov rax, [rax]
+        (&[0x48, 0x8b, 0x45, 0x00], SS),       // mov rax, [rbp]
+        (&[0x48, 0x8b, 0x04, 0x24], SS),       // mov rax, [rsp]
+        (&[0x58], SS),                         // pop rax
+        (&[0x50], SS),                         // push rax
+        (&[0xff, 0xe0], GP),                   // jmp rax
+        (&[0xff, 0xd0], GP),                   // call rax
+        (&[0x48, 0x89, 0x00], GP),             // mov [rax], rax
         (&[0xf0, 0x48, 0x0f, 0xc1, 0x18], GP), // lock xadd [rax], rbx
     ];
     for (code, vector) in cases {
@@ -293,13 +306,19 @@ fn syscall_and_sysret() {
     let c = m.code(USER_CODE, |a| a.syscall());
     m.code(CODE, |a| a.hlt());
     m.halts();
-    assert_eq!((m.reg(Rcx), m.reg(R11)), (c.end, 2 | rflags::IF | rflags::DF | rflags::CF));
+    assert_eq!(
+        (m.reg(Rcx), m.reg(R11)),
+        (c.end, 2 | rflags::IF | rflags::DF | rflags::CF)
+    );
     assert_eq!(m.state.rflags, 2 | rflags::CF);
-    assert_eq!((m.seg(Seg::Cs).selector, m.seg(Seg::Ss).selector), (KERNEL64, KERNEL_DATA));
+    assert_eq!(
+        (m.seg(Seg::Cs).selector, m.seg(Seg::Ss).selector),
+        (KERNEL64, KERNEL_DATA)
+    );
     assert_eq!(m.reg(Rsp), USER_STACK, "the stack pointer is the program's own");
     // Back, to 64-bit and to compatibility code.
     m.set_gate64(0x80, KERNEL64, HANDLERS + 0x80 * 16, 0xee, 0);
-    for (code, cs) in [(&[0x48u8, 0x0f, 0x07][..], USER64), (&[0x0f, 0x07], USER32)] {
+    for (code, target) in [(&[0x48u8, 0x0f, 0x07][..], USER64), (&[0x0f, 0x07], USER32)] {
         m.load(Seg::Cs, KERNEL64);
         m.load(Seg::Ss, KERNEL_DATA);
         m.write(CODE, code);
@@ -309,7 +328,7 @@ fn syscall_and_sysret() {
         m.set(Rsp, USER_STACK);
         m.write(USER_CODE + 0x100, &[0xcd, 0x80]);
         let t = m.traps();
-        assert_eq!((t.vector, t.cs, t.ss), (0x80, cs, USER_DATA));
+        assert_eq!((t.vector, t.cs, t.ss), (0x80, target, USER_DATA));
         assert_eq!(t.flags, 0x3c_7ed7 & !rflags::RF | 2);
     }
     // #UD without EFER.SCE and in compatibility mode; SYSRET: #GP at CPL 3 and for a bad RCX, at CPL 0.
@@ -350,7 +369,10 @@ fn sysenter_and_sysexit() {
         m.write(CODE, &[0x48, 0xff, 0xc0, 0xf4]); // inc rax; hlt
         m.set(Rax, 0xffff_ffff);
         m.halts();
-        assert_eq!((m.seg(Seg::Cs).selector, m.seg(Seg::Ss).selector), (KERNEL64, KERNEL_DATA));
+        assert_eq!(
+            (m.seg(Seg::Cs).selector, m.seg(Seg::Ss).selector),
+            (KERNEL64, KERNEL_DATA)
+        );
         assert_eq!((m.reg(Rsp), m.state.rflags & rflags::IF), (STACK, 0));
         assert_eq!(m.reg(Rax), 0x1_0000_0000, "64-bit code");
     }
@@ -363,7 +385,7 @@ fn sysenter_and_sysexit() {
     m.halts();
     assert_eq!((m.seg(Seg::Cs).selector, m.reg(Rsp)), (KERNEL32, STACK));
     // SYSEXIT.
-    for (code, cs) in [(&[0x48u8, 0x0f, 0x35][..], USER64), (&[0x0f, 0x35], USER32)] {
+    for (code, target) in [(&[0x48u8, 0x0f, 0x35][..], USER64), (&[0x0f, 0x35], USER32)] {
         let mut m = Machine::long();
         arm(&mut m);
         m.set_gate64(0x80, KERNEL64, HANDLERS + 0x80 * 16, 0xee, 0);
@@ -372,8 +394,8 @@ fn sysenter_and_sysexit() {
         m.set(Rcx, USER_STACK);
         m.write(USER_CODE, &[0xcd, 0x80]);
         let t = m.traps();
-        let ss = if cs == USER64 { cs + 8 } else { USER_DATA };
-        assert_eq!((t.vector, t.cs, t.ss, t.rsp), (0x80, cs, ss, USER_STACK));
+        let stack = if target == USER64 { target + 8 } else { USER_DATA };
+        assert_eq!((t.vector, t.cs, t.ss, t.rsp), (0x80, target, stack, USER_STACK));
     }
     // Without IA32_SYSENTER_CS: #GP(0).
     for code in [[0x0f, 0x34], [0x0f, 0x35]] {
@@ -479,6 +501,69 @@ fn wide_system_descriptors() {
         });
         m.faults(GP, selector as u64);
     }
+}
+
+/// Vol. 2A, LAR and LSL in IA-32e mode: 16-bit system types and task gates are not described.
+#[test]
+fn lar_in_long_mode() {
+    for (d, lar, lsl) in [
+        (descriptor(0, 0x67, 0x89, 0), true, true),
+        (descriptor(0, 0x67, 0x8b, 0), true, true),
+        (descriptor(0, 0xff, 0x82, 0), true, true),
+        (gate(KERNEL64, 0, 0x8c, 0), true, false),
+        (descriptor(0, 0x67, 0x81, 0), false, false),
+        (gate(KERNEL64, 0, 0x84, 0), false, false),
+        (gate(KERNEL64, 0, 0x85, 0), false, false),
+        (gate(KERNEL64, 0, 0x8e, 0), false, false),
+        (descriptor(0, 0xf_ffff, 0x9b, 0xa), true, true),
+    ] {
+        let mut m = Machine::long();
+        m.set_descriptor(SPARE, d);
+        m.code(CODE, |a| {
+            a.mov(edx, SPARE as u32)?;
+            a.xor(ebx, ebx)?;
+            a.lar(eax, edx)?;
+            a.setz(bl)?;
+            a.lsl(eax, edx)?;
+            a.setz(bh)?;
+            a.hlt()
+        });
+        m.halts();
+        assert_eq!(m.reg(Rbx), lar as u64 | (lsl as u64) << 8, "{d:x}");
+    }
+}
+
+/// Vol. 2B, MOV to SS: null is for 64-bit code below CPL 3 with RPL = CPL.
+#[test]
+fn null_stack_segments() {
+    for (selector, ok) in [(0u32, true), (1, false), (3, false)] {
+        let mut m = Machine::long();
+        m.code(CODE, |a| {
+            a.mov(eax, selector)?;
+            a.mov(ss, ax)?;
+            a.push(rax)?;
+            a.hlt()
+        });
+        if ok {
+            m.halts()
+        } else {
+            assert_eq!(m.faults(GP, 0).rip, CODE + 5)
+        }
+    }
+    let mut m = Machine::long();
+    m.user();
+    m.code(USER_CODE, |a| {
+        a.mov(eax, 3)?;
+        a.mov(ss, ax)
+    });
+    m.faults(GP, 0);
+    let mut m = Machine::long();
+    m.compatibility(0);
+    m.code(CODE, |a| {
+        a.xor(eax, eax)?;
+        a.mov(ss, ax)
+    });
+    m.faults(GP, 0);
 }
 
 /// Vol. 2B, MOV to and from control registers: faults and side effects.
@@ -600,11 +685,11 @@ fn switching_long_mode() {
 #[test]
 fn umip() {
     let encodings: [&[u8]; 5] = [
-        &[0x0f, 0x01, 0x03],       // sgdt [rbx]
-        &[0x0f, 0x01, 0x0b],       // sidt [rbx]
-        &[0x0f, 0x00, 0xc0],       // sldt eax
-        &[0x0f, 0x00, 0xc8],       // str eax
-        &[0x0f, 0x01, 0xe0],       // smsw eax
+        &[0x0f, 0x01, 0x03], // sgdt [rbx]
+        &[0x0f, 0x01, 0x0b], // sidt [rbx]
+        &[0x0f, 0x00, 0xc0], // sldt eax
+        &[0x0f, 0x00, 0xc8], // str eax
+        &[0x0f, 0x01, 0xe0], // smsw eax
     ];
     for e in encodings {
         for on in [false, true] {
@@ -631,7 +716,7 @@ fn umip() {
 /// Vol. 2B, XSETBV and XGETBV.
 #[test]
 fn extended_control_registers() {
-    for (ecx, value, ok) in [
+    for (number, value, ok) in [
         (0, 1, true),
         (0, 3, true),
         (0, 7, true),
@@ -645,7 +730,7 @@ fn extended_control_registers() {
         let mut m = Machine::long();
         m.set(Rax, value & 0xffff_ffff);
         m.set(Rdx, value >> 32);
-        m.set(Rcx, ecx);
+        m.set(Rcx, number);
         m.write(CODE, &[0x0f, 0x01, 0xd1, 0x31, 0xc0, 0x0f, 0x01, 0xd0, 0xf4]);
         if ok {
             m.halts();
@@ -670,9 +755,20 @@ fn extended_control_registers() {
 /// Vol. 4: MSRs that need canonical addresses or have reserved bits; unknown ones; CPL.
 #[test]
 fn model_specific_registers() {
-    let mut addresses = vec![msr::IA32_LSTAR, msr::IA32_CSTAR, msr::IA32_FS_BASE, msr::IA32_GS_BASE];
-    addresses.extend([msr::IA32_KERNEL_GS_BASE, msr::IA32_SYSENTER_ESP, msr::IA32_SYSENTER_EIP]);
-    let cases = addresses.iter().flat_map(|a| [(*a, HOLE, false), (*a, 0xffff_8000_0000_1000, true)]);
+    let mut addresses = vec![
+        msr::IA32_LSTAR,
+        msr::IA32_CSTAR,
+        msr::IA32_FS_BASE,
+        msr::IA32_GS_BASE,
+    ];
+    addresses.extend([
+        msr::IA32_KERNEL_GS_BASE,
+        msr::IA32_SYSENTER_ESP,
+        msr::IA32_SYSENTER_EIP,
+    ]);
+    let cases = addresses
+        .iter()
+        .flat_map(|a| [(*a, HOLE, false), (*a, 0xffff_8000_0000_1000, true)]);
     let cases = cases.chain([
         (msr::IA32_EFER, 0xd01 | 1 << 12, false),
         (msr::IA32_EFER, 0x501, true),

@@ -82,6 +82,8 @@ impl LocalApic for Apic {
             donjon_x86::msr::IA32_TSC_DEADLINE => self.deadline.store(value, SeqCst),
             // A self-IPI.
             0x83f => self.inject(value as u8),
+            // The board's own: an NMI to this processor.
+            0x840 => self.attention.raise(Attention::NMI),
             _ => return Err(Gp),
         }
         Ok(())

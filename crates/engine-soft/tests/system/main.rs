@@ -1,12 +1,17 @@
 //! What only a kernel sees: modes, segmentation, paging, exceptions, interrupts, debugging, several
 //! processors. Expected values are those of the Intel SDM; each test names the section.
 
-mod layout;
-mod machine;
-
+mod code;
+mod debugging;
+mod exceptions;
 mod gates;
+mod interrupts;
+mod layout;
 mod long;
+mod machine;
+mod paging;
 mod protected;
 mod real;
-mod smoke;
+mod smp;
 mod tasks;
+mod time;

@@ -18,7 +18,11 @@ fn with(d: u64) -> Machine {
 /// Runs `MOV ES, selector` and says what came of it.
 #[track_caller]
 fn load_es(m: &mut Machine, selector: u16) -> Stopped {
-    let at = if m.seg(Seg::Cs).selector & 3 == 3 { USER_CODE } else { CODE };
+    let at = if m.seg(Seg::Cs).selector & 3 == 3 {
+        USER_CODE
+    } else {
+        CODE
+    };
     m.code(at, |a| {
         a.mov(eax, selector as u32)?;
         a.mov(es, ax)?;
@@ -117,10 +121,18 @@ fn types() {
         let mut m = with(descriptor(DATA as u32, 0xfff, access, 4));
         m.load(Seg::Es, SPARE);
         let c = m.code(CODE, |a| {
-            if store { a.mov(byte_ptr(0).es(), al)? } else { a.mov(al, byte_ptr(0).es())? }
+            if store {
+                a.mov(byte_ptr(0).es(), al)?
+            } else {
+                a.mov(al, byte_ptr(0).es())?
+            }
             a.hlt()
         });
-        if ok { m.halts() } else { assert_eq!(m.faults(GP, 0).rip, c.at[0]) }
+        if ok {
+            m.halts()
+        } else {
+            assert_eq!(m.faults(GP, 0).rip, c.at[0])
+        }
     }
     // Reading an execute-only code segment through CS.
     let mut m = with(descriptor(0, 0xf_ffff, 0x99, 0xc));
@@ -180,9 +192,15 @@ fn privilege_of_data_segments() {
         let selector = SPARE | rpl;
         match load_es(&mut m, selector) {
             Stopped::Trapped(t) if t.vector == GP => {
-                assert!(!ok && t.code == Some(SPARE as u64), "{access:x} {rpl} {user} {t:?}");
+                assert!(
+                    !ok && t.code == Some(SPARE as u64),
+                    "{access:x} {rpl} {user} {t:?}"
+                );
             }
-            _ => assert!(ok && m.seg(Seg::Es).selector == selector, "{access:x} {rpl} {user}"),
+            _ => assert!(
+                ok && m.seg(Seg::Es).selector == selector,
+                "{access:x} {rpl} {user}"
+            ),
         }
     }
 }
@@ -205,7 +223,11 @@ fn presence_and_table_limits() {
         let mut m = Machine::protected();
         let t = load_es(&mut m, selector);
         let t = m.trapped(t);
-        assert_eq!((t.vector, t.code), (GP, Some(selector as u64 & 0xfffc)), "{selector:x}");
+        assert_eq!(
+            (t.vector, t.code),
+            (GP, Some(selector as u64 & 0xfffc)),
+            "{selector:x}"
+        );
     }
     let mut m = with(descriptor(DATA as u32, 0xfff, 0x92, 4));
     assert_eq!(load_es(&mut m, SPARE), Stopped::Halted);
@@ -216,16 +238,24 @@ fn presence_and_table_limits() {
 /// §5.7: SS needs RPL = CPL = DPL and a writable data segment.
 #[test]
 fn stack_segments() {
-    for (access, rpl, ok) in
-        [(0x93, 0, true), (0x93, 1, false), (0xb3, 0, false), (0x91, 0, false), (0x9b, 0, false)]
-    {
+    for (access, rpl, ok) in [
+        (0x93, 0, true),
+        (0x93, 1, false),
+        (0xb3, 0, false),
+        (0x91, 0, false),
+        (0x9b, 0, false),
+    ] {
         let mut m = with(descriptor(0, 0xf_ffff, access, 0xc));
         m.code(CODE, |a| {
             a.mov(eax, (SPARE | rpl) as u32)?;
             a.mov(ss, ax)?;
             a.hlt()
         });
-        if ok { m.halts() } else { assert_eq!(m.faults(GP, SPARE as u64).cs, KERNEL32) }
+        if ok {
+            m.halts()
+        } else {
+            assert_eq!(m.faults(GP, SPARE as u64).cs, KERNEL32)
+        }
     }
 }
 
@@ -261,7 +291,11 @@ fn far_jumps_to_code() {
                 // The selector's RPL becomes the CPL.
                 assert_eq!(t.cs, SPARE | if user { 3 } else { 0 });
             }
-            Some(v) => assert_eq!((t.vector, t.code), (v, Some(SPARE as u64)), "{access:x} {rpl} {user}"),
+            Some(v) => assert_eq!(
+                (t.vector, t.code),
+                (v, Some(SPARE as u64)),
+                "{access:x} {rpl} {user}"
+            ),
         }
     }
     // Beyond the target's limit: #GP(0), still in the old segment.
@@ -316,7 +350,10 @@ fn loading_the_task_register() {
         a.hlt()
     });
     m.halts();
-    assert_eq!((m.state.tr.selector, m.state.tr.base, m.reg(Rcx)), (SPARE, TSS2, SPARE as u64));
+    assert_eq!(
+        (m.state.tr.selector, m.state.tr.base, m.reg(Rcx)),
+        (SPARE, TSS2, SPARE as u64)
+    );
     assert_eq!(m.descriptor(SPARE).attributes().kind(), 11);
     m.state.rip = CODE;
     m.faults(GP, SPARE as u64);
@@ -333,10 +370,28 @@ fn loading_the_task_register() {
 fn lar_and_lsl() {
     // (descriptor, RPL, CPL 3, LAR, LSL)
     for (d, rpl, user, lar, lsl) in [
-        (descriptor(0x1234_5678, 0xf_ffff, 0xfb, 0xc), 3, true, Some(0x00c0_fb00), Some(0xffff_ffff)),
-        (descriptor(0, 0x1_2345, 0x93, 0x4), 0, false, Some(0x0040_9300), Some(0x1_2345)),
+        (
+            descriptor(0x1234_5678, 0xf_ffff, 0xfb, 0xc),
+            3,
+            true,
+            Some(0x00c0_fb00),
+            Some(0xffff_ffff),
+        ),
+        (
+            descriptor(0, 0x1_2345, 0x93, 0x4),
+            0,
+            false,
+            Some(0x0040_9300),
+            Some(0x1_2345),
+        ),
         (descriptor(0, 0x1_2345, 0x93, 0x4), 3, false, None, None),
-        (descriptor(0, 0x123, 0x9f, 0x4), 3, true, Some(0x0040_9f00), Some(0x123)),
+        (
+            descriptor(0, 0x123, 0x9f, 0x4),
+            3,
+            true,
+            Some(0x0040_9f00),
+            Some(0x123),
+        ),
         (descriptor(0, 0x67, 0xeb, 0), 3, true, Some(0xeb00), Some(0x67)),
         (descriptor(0, 0xff, 0xe2, 0), 3, true, Some(0xe200), Some(0xff)),
         (descriptor(0, 0x2b, 0x81, 0), 0, false, Some(0x8100), Some(0x2b)),
@@ -346,7 +401,13 @@ fn lar_and_lsl() {
         (gate(8, 0, 0xee, 0), 3, true, None, None),         // interrupt gate
         (descriptor(0, 0, 0xe0, 0), 3, true, None, None),
         // Presence is not asked for.
-        (descriptor(0, 0xfff, 0x13, 0x4), 0, false, Some(0x0040_1300), Some(0xfff)),
+        (
+            descriptor(0, 0xfff, 0x13, 0x4),
+            0,
+            false,
+            Some(0x0040_1300),
+            Some(0xfff),
+        ),
     ] {
         let mut m = with(d);
         if user {
@@ -358,9 +419,9 @@ fn lar_and_lsl() {
             a.mov(edx, (SPARE | rpl) as u32)?;
             a.mov(eax, 0x5555)?;
             a.mov(ecx, 0x5555)?;
-            a.lar(eax, dx)?;
+            a.lar(eax, edx)?;
             a.setz(bl)?;
-            a.lsl(ecx, dx)?;
+            a.lsl(ecx, edx)?;
             a.setz(bh)?;
             a.int(0x80)
         });
@@ -377,9 +438,9 @@ fn lar_and_lsl() {
         m.code(CODE, |a| {
             a.mov(edx, selector)?;
             a.xor(ebx, ebx)?;
-            a.lar(eax, dx)?;
+            a.lar(eax, edx)?;
             a.setz(bl)?;
-            a.lsl(eax, dx)?;
+            a.lsl(eax, edx)?;
             a.setz(bh)?;
             a.hlt()
         });
@@ -412,9 +473,17 @@ fn verr_verw_and_arpl() {
             a.hlt()
         });
         m.halts();
-        assert_eq!(m.reg(Rbx), readable as u64 | (writable as u64) << 8, "{d:x} {rpl}");
+        assert_eq!(
+            m.reg(Rbx),
+            readable as u64 | (writable as u64) << 8,
+            "{d:x} {rpl}"
+        );
     }
-    for (a_, b, out, zf) in [(0x10u32, 3u32, 0x13u64, true), (0x12, 1, 0x12, false), (0x13, 3, 0x13, false)] {
+    for (a_, b, out, zf) in [
+        (0x10u32, 3u32, 0x13u64, true),
+        (0x12, 1, 0x12, false),
+        (0x13, 3, 0x13, false),
+    ] {
         let mut m = Machine::protected();
         m.code(CODE, |a| {
             a.mov(eax, a_)?;
@@ -466,11 +535,15 @@ fn ports_of_user_code() {
             assert_eq!(t.vector, 0x80, "{map:x} {port:x} {size}");
             assert_eq!(*m.ports.read.lock().unwrap(), [(port, size)]);
         } else {
-            assert_eq!((t.vector, t.code, t.rip), (GP, Some(0), c.at[1]), "{map:x} {port:x} {size}");
+            assert_eq!(
+                (t.vector, t.code, t.rip),
+                (GP, Some(0), c.at[1]),
+                "{map:x} {port:x} {size}"
+            );
             assert!(m.ports.read.lock().unwrap().is_empty());
         }
     }
-    // IOPL 3 needs no map; neither does REP INS with nothing to do.
+    // REP INS needs the permission even with nothing to do. IOPL 3 needs no map.
     let mut m = Machine::protected();
     m.user();
     m.write16(TSS + 102, 0xffff);
@@ -480,7 +553,7 @@ fn ports_of_user_code() {
         a.rep().insb()?;
         a.int(0x80)
     });
-    assert_eq!(m.traps().vector, 0x80);
+    m.faults(GP, 0);
     m.user();
     m.state.rflags |= rflags::IOPL;
     m.code(USER_CODE, |a| {
@@ -496,28 +569,28 @@ fn ports_of_user_code() {
 #[test]
 fn privileged_instructions() {
     let encodings: [&[u8]; 22] = [
-        &[0xf4],                   // hlt
-        &[0x0f, 0x06],             // clts
-        &[0x0f, 0x08],             // invd
-        &[0x0f, 0x09],             // wbinvd
-        &[0x0f, 0x20, 0xc0],       // mov eax, cr0
-        &[0x0f, 0x22, 0xd8],       // mov cr3, eax
-        &[0x0f, 0x21, 0xc0],       // mov eax, dr0
-        &[0x0f, 0x23, 0xf8],       // mov dr7, eax
-        &[0x0f, 0x30],             // wrmsr
-        &[0x0f, 0x32],             // rdmsr
-        &[0x0f, 0x33],             // rdpmc
-        &[0x0f, 0x01, 0x10],       // lgdt [eax]
-        &[0x0f, 0x01, 0x18],       // lidt [eax]
-        &[0x0f, 0x00, 0xd0],       // lldt ax
-        &[0x0f, 0x00, 0xd8],       // ltr ax
-        &[0x0f, 0x01, 0xf0],       // lmsw ax
-        &[0x0f, 0x01, 0x38],       // invlpg [eax]
+        &[0xf4],                         // hlt
+        &[0x0f, 0x06],                   // clts
+        &[0x0f, 0x08],                   // invd
+        &[0x0f, 0x09],                   // wbinvd
+        &[0x0f, 0x20, 0xc0],             // mov eax, cr0
+        &[0x0f, 0x22, 0xd8],             // mov cr3, eax
+        &[0x0f, 0x21, 0xc0],             // mov eax, dr0
+        &[0x0f, 0x23, 0xf8],             // mov dr7, eax
+        &[0x0f, 0x30],                   // wrmsr
+        &[0x0f, 0x32],                   // rdmsr
+        &[0x0f, 0x33],                   // rdpmc
+        &[0x0f, 0x01, 0x10],             // lgdt [eax]
+        &[0x0f, 0x01, 0x18],             // lidt [eax]
+        &[0x0f, 0x00, 0xd0],             // lldt ax
+        &[0x0f, 0x00, 0xd8],             // ltr ax
+        &[0x0f, 0x01, 0xf0],             // lmsw ax
+        &[0x0f, 0x01, 0x38],             // invlpg [eax]
         &[0x66, 0x0f, 0x38, 0x82, 0x08], // invpcid ecx, [eax]
-        &[0xfa],                   // cli
-        &[0xfb],                   // sti
-        &[0xe4, 0x10],             // in al, 10
-        &[0x0f, 0x35],             // sysexit
+        &[0xfa],                         // cli
+        &[0xfb],                         // sti
+        &[0xe4, 0x10],                   // in al, 10
+        &[0x0f, 0x35],                   // sysexit
     ];
     for e in encodings {
         let mut m = Machine::protected();
@@ -546,7 +619,14 @@ fn bound_and_into() {
     let mut m = Machine::protected();
     m.write32(DATA, 10);
     m.write32(DATA + 4, 20);
-    for (v, ok) in [(10, true), (20, true), (15, true), (9, false), (21, false), (-1i32, false)] {
+    for (v, ok) in [
+        (10, true),
+        (20, true),
+        (15, true),
+        (9, false),
+        (21, false),
+        (-1i32, false),
+    ] {
         let c = m.code(CODE, |a| {
             a.mov(eax, v)?;
             a.bound(eax, qword_ptr(DATA))?;
@@ -554,7 +634,11 @@ fn bound_and_into() {
         });
         m.state.rip = CODE;
         m.set(Rsp, STACK);
-        if ok { m.halts() } else { assert_eq!(m.faults(BR, 0).rip, c.at[1]) }
+        if ok {
+            m.halts()
+        } else {
+            assert_eq!(m.faults(BR, 0).rip, c.at[1])
+        }
     }
     let mut m = Machine::protected();
     let c = m.code(CODE, |a| {
@@ -601,5 +685,8 @@ fn selectors_in_wide_operands() {
     });
     m.halts();
     assert_eq!(m.reg(Rax), KERNEL_DATA as u64);
-    assert_eq!((m.reg(Rsp), m.read32(STACK - 4)), (STACK - 4, 0xaaaa_0000 | KERNEL_DATA as u32));
+    assert_eq!(
+        (m.reg(Rsp), m.read32(STACK - 4)),
+        (STACK - 4, 0xaaaa_0000 | KERNEL_DATA as u32)
+    );
 }

@@ -77,8 +77,8 @@ fn accesses_beyond_the_limit_fault() {
 fn the_stack_wraps() {
     let mut m = Machine::real();
     m.load(Seg::Ss, DATA16);
-    let ss = &mut m.state.segments[Seg::Ss as usize];
-    (ss.selector, ss.base) = (0x2000, 0x2_0000);
+    let stack = &mut m.state.segments[Seg::Ss as usize];
+    (stack.selector, stack.base) = (0x2000, 0x2_0000);
     m.set(Rsp, 0x1234_0002);
     m.code(AT, |a| {
         a.mov(ax, 0x1111)?;
@@ -97,7 +97,10 @@ fn the_stack_wraps() {
     m.code(AT, |a| a.call_far(0, AT as u32 + 0x100));
     m.state.rip = AT;
     m.halts();
-    assert_eq!((m.reg(Rsp), m.read16(0x2_0000), m.read16(0x2_fffe)), (0xfffe, 0, AT as u16 + 5));
+    assert_eq!(
+        (m.reg(Rsp), m.read16(0x2_0000), m.read16(0x2_fffe)),
+        (0xfffe, 0, AT as u16 + 5)
+    );
     // One byte short: #SS, and with no room to deliver it either, shutdown.
     m.set(Rsp, 1);
     m.code(AT, |a| a.push(ax));
@@ -135,7 +138,10 @@ fn interrupts_go_through_the_vector_table() {
 #[test]
 fn the_vector_table_can_move() {
     let mut m = Machine::real();
-    m.state.idtr = DescriptorTable { base: 0x5000, limit: 0x3f };
+    m.state.idtr = DescriptorTable {
+        base: 0x5000,
+        limit: 0x3f,
+    };
     m.write32(0x5000 + 13 * 4, (HANDLERS + 13 * 16) as u32);
     let c = m.code(AT, |a| a.int(0x21));
     assert_eq!(m.faults(GP, 0).rip, c.at[0]);
@@ -177,7 +183,10 @@ fn far_calls_jumps_and_returns() {
     m.state.rip = AT;
     m.state.segments[Seg::Cs as usize].base = 0;
     m.halts();
-    assert_eq!((m.seg(Seg::Cs).selector, m.seg(Seg::Cs).base, m.state.rip), (0x3000, 0x3_0000, 0x41));
+    assert_eq!(
+        (m.seg(Seg::Cs).selector, m.seg(Seg::Cs).base, m.state.rip),
+        (0x3000, 0x3_0000, 0x41)
+    );
 }
 
 /// Vol. 2A, IRET: in real mode the 32-bit form keeps VM, VIF and VIP and takes the rest.
@@ -210,7 +219,10 @@ fn prefixes_reach_32_bits() {
     });
     m.halts();
     assert_eq!(m.reg(Rax), 0xcafe_babe);
-    assert_eq!(m.reg(Rdi), 0x8000u32.wrapping_add(0xffff_0005u32.wrapping_mul(2)) as u64);
+    assert_eq!(
+        m.reg(Rdi),
+        0x8000u32.wrapping_add(0xffff_0005u32.wrapping_mul(2)) as u64
+    );
     // 16-bit addresses wrap at 64 KiB before the limit is looked at.
     let mut m = Machine::real();
     m.write16(0x10, 0x7777);

@@ -51,7 +51,10 @@ fn a_jump_to_a_task() {
         m.code(USER_CODE, |a| a.hlt());
         m.halts();
         assert_eq!(m.state.rip, USER_CODE + 1);
-        assert_eq!((m.reg(Rcx), m.reg(Rdi), m.reg(Rsp)), (0x1000_0001, 0x1000_0007, OTHER_STACK));
+        assert_eq!(
+            (m.reg(Rcx), m.reg(Rdi), m.reg(Rsp)),
+            (0x1000_0001, 0x1000_0007, OTHER_STACK)
+        );
         assert_eq!(m.state.rflags, 3);
         assert!(m.state.cr0 & cr0_bits::TS != 0);
         assert_eq!((m.state.tr.selector, m.state.tr.base), (OTHER, TSS2));
@@ -106,7 +109,11 @@ fn an_exception_through_a_task_gate() {
     assert_eq!(m.reg(Rsp), OTHER_STACK - 4);
     assert_eq!(m.read32(OTHER_STACK - 4), 0x202);
     assert_eq!(m.read32(TSS + 32), c.at[0] as u32);
-    assert_eq!(m.read32(TSS + 36) & rflags::RF as u32, rflags::RF as u32, "a fault saves RF set");
+    assert_eq!(
+        m.read32(TSS + 36) & rflags::RF as u32,
+        rflags::RF as u32,
+        "a fault saves RF set"
+    );
     assert_eq!((m.read16(TSS + 76), m.read16(TSS + 80)), (USER32, USER_DATA));
     assert!(m.state.rflags & rflags::NT != 0);
 }
@@ -188,10 +195,14 @@ fn faults_in_the_new_task() {
         m.code(CODE, |a| a.jmp_far(OTHER, 0));
         m.code(CODE + 0x800, |a| a.hlt());
         m.halts();
-        assert_eq!(m.read32(0x7_8000 - 4) as u16, selector & !3, "{at} {selector:x} {d:x}");
+        assert_eq!(
+            m.read32(0x7_8000 - 4) as u16,
+            selector & !3,
+            "{at} {selector:x} {d:x}"
+        );
         assert_eq!(m.read16(tss3), OTHER, "it happened in the new task");
         assert_eq!(m.read32(TSS2 + 32), USER_CODE as u32);
-        assert_eq!(m.read16(TSS2 + at) , selector);
+        assert_eq!(m.read16(TSS2 + at), selector);
     }
 }
 
@@ -217,7 +228,10 @@ fn sixteen_bit_tasks() {
     for (n, v) in fields.into_iter().enumerate() {
         m.write16(TSS2 + 14 + n as u64 * 2, v);
     }
-    for (n, v) in [KERNEL_DATA, KERNEL16, DATA16, KERNEL_DATA, LOCAL].into_iter().enumerate() {
+    for (n, v) in [KERNEL_DATA, KERNEL16, DATA16, KERNEL_DATA, LOCAL]
+        .into_iter()
+        .enumerate()
+    {
         m.write16(TSS2 + 34 + n as u64 * 2, v);
     }
     m.code(CODE, |a| {
@@ -227,6 +241,9 @@ fn sixteen_bit_tasks() {
     m.write(0x4000, &[0x89, 0xc5, 0xcf]); // mov bp, ax; iret
     m.halts();
     assert_eq!((m.state.tr.selector, m.reg(Rsp)), (TASK, STACK));
-    assert_eq!((m.read16(TSS2), m.read16(TSS2 + 14), m.read16(TSS2 + 28)), (TASK, 0x4003, 1));
+    assert_eq!(
+        (m.read16(TSS2), m.read16(TSS2 + 14), m.read16(TSS2 + 28)),
+        (TASK, 0x4003, 1)
+    );
     assert_eq!(m.read16(TSS2 + 16) & rflags::NT as u16, 0);
 }

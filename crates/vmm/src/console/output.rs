@@ -80,7 +80,7 @@ mod tests {
             if state.1.len() >= 10 {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            if state.0 % 2 == 0 {
+            if state.0.is_multiple_of(2) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             let n = bytes.len().min(3);
