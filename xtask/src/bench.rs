@@ -8,15 +8,16 @@ use donjon_host::progress::Console;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// What the image's init prints first.
 const FIRST_LINE: &str = "donjon: tiny image up";
 /// What comes before the shell reads.
-const PROMPT: &str = "# ";
+const PROMPT: &str = ":~# ";
 const COMMAND_LINE: &str = "console=ttyS0 quiet";
 /// A guest that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -119,29 +120,29 @@ fn measure(mut command: Command) -> Result<Boot> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start: {line}"))?;
-    let (mut stdin, mut stdout) = (
+    let (mut stdin, stdout) = (
         child.stdin.take().expect("piped"),
         child.stdout.take().expect("piped"),
     );
+    let output = pieces(stdout);
     let (mut seen, mut up, mut told) = (String::new(), None, false);
-    let mut buffer = [0; 4096];
     loop {
-        let n = stdout.read(&mut buffer)?;
-        seen += &String::from_utf8_lossy(&buffer[..n]);
+        match output.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+            Ok(piece) => seen += &String::from_utf8_lossy(&piece),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill()?;
+                child.wait()?;
+                bail!("no power-off within {} s from: {line}\n{seen}", LIMIT.as_secs());
+            }
+        }
         if up.is_none() && seen.contains(FIRST_LINE) {
             up = Some(start.elapsed());
         }
-        // Only now: a guest that is not reading yet loses what is typed.
-        if !told && up.is_some() && seen.ends_with(PROMPT) {
+        // Only now: a guest that is not reading yet may lose what is typed.
+        if !told && up.is_some() && seen.contains(PROMPT) {
             stdin.write_all(b"poweroff\n")?;
             told = true;
-        }
-        if n == 0 {
-            break;
-        }
-        if start.elapsed() > LIMIT {
-            child.kill()?;
-            bail!("no power-off within {} s from: {line}\n{seen}", LIMIT.as_secs());
         }
     }
     let mut errors = String::new();
@@ -156,6 +157,18 @@ fn measure(mut command: Command) -> Result<Boot> {
         rest.strip_suffix(" MIPS")?.trim().parse().ok()
     });
     Ok(Boot { up, off, mips })
+}
+
+/// What `source` gives, as it comes.
+fn pieces(mut source: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = source.read(&mut buffer)
+            && sender.send(buffer[..n].to_vec()).is_ok()
+        {}
+    });
+    receiver
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,9 +1,9 @@
 //! Compares what an engine did with what the processor did.
 
 use crate::case::{Case, Mode};
-use crate::layout::SCRATCH;
+use crate::layout::{PAGE, SCRATCH, STATE, STUB};
 use crate::outcome::{End, Outcome};
-use crate::undefined::{Tolerance, Undefined, undefined};
+use crate::undefined::{Tolerance, Undefined, decode, memory_address, undefined};
 use donjon_x86::exception;
 
 /// One thing that differs.
@@ -72,6 +72,9 @@ pub fn end_name(end: &End) -> String {
 /// Everything that differs and is defined.
 /// `background` is what the scratch area holds without the case's patches.
 pub fn compare(case: &Case, background: &[u64], expected: &Outcome, got: &Outcome) -> Vec<Difference> {
+    if reads_the_harness(case) {
+        return Vec::new();
+    }
     let u = undefined(case, expected);
     let mut d = Vec::new();
     if !same_end(&expected.end, &got.end, &u) {
@@ -89,6 +92,16 @@ pub fn compare(case: &Case, background: &[u64], expected: &Outcome, got: &Outcom
     vectors(expected, got, &u, &mut d);
     memory(case, background, expected, got, &u, &mut d);
     d
+}
+
+/// Whether the memory operand, by chance, lies where the worker and the guest keep different things of their
+/// own: the way out of a case, and the worker's register block.
+fn reads_the_harness(case: &Case) -> bool {
+    // The widest operand is an XSAVE area.
+    const REACH: u64 = 0x400;
+    memory_address(case, &decode(case)).is_some_and(|at| {
+        [STUB, STATE].iter().any(|page| at.wrapping_add(REACH).wrapping_sub(*page) < PAGE + REACH)
+    })
 }
 
 /// Whether two ends are the same, or as good as.

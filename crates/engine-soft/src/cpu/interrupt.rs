@@ -28,11 +28,11 @@ impl Cpu {
                 true => Class::Benign,
                 false => exception::class(f.vector),
             };
-            let double = match (of(&fault), of(&second)) {
-                (Class::Contributory, Class::Contributory) => true,
-                (Class::PageFault, Class::PageFault | Class::Contributory) => true,
-                _ => false,
-            };
+            let double = matches!(
+                (of(&fault), of(&second)),
+                (Class::Contributory | Class::PageFault, Class::Contributory)
+                    | (Class::PageFault, Class::PageFault)
+            );
             fault = if double {
                 Fault {
                     vector: exception::DF,

@@ -53,15 +53,6 @@ impl CodeSize {
     pub fn bits(self) -> u32 {
         16 << self as u32
     }
-    /// The bits an instruction pointer has.
-    pub fn mask(self) -> u64 {
-        // An instruction pointer of 16-bit code has 32 bits between branches; the limit stops it.
-        if self == Self::Bits64 {
-            u64::MAX
-        } else {
-            0xffff_ffff
-        }
-    }
 }
 
 /// One processor.

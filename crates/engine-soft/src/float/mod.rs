@@ -24,7 +24,7 @@ pub mod sse;
 pub mod x87;
 
 pub use soft::arith::FmaSigns;
-pub use soft::env::{Env, Rounding};
+pub use soft::env::Env;
 
 #[cfg(test)]
 mod tests;

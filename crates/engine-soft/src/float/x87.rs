@@ -31,7 +31,6 @@ mod transfer;
 mod trig;
 mod wide;
 
-pub use super::soft::env::Env;
 pub use super::soft::format::{Class, Unpacked};
 pub use angle::angle;
 pub use arith::{add, div, mul, sqrt, sub};

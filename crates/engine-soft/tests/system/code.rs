@@ -84,7 +84,7 @@ fn code_across_pages() {
 #[test]
 fn aliased_mappings() {
     let mut m = Machine::long();
-    m.map(L, CODE + 0x1000 | P | RW);
+    m.map(L, (CODE + 0x1000) | P | RW);
     m.write(CODE + 0x1000, &[MOV_AL, 0x11, 0xc3]);
     m.code(CODE, |a| {
         a.call(CODE + 0x1000)?;
@@ -116,7 +116,7 @@ fn remapped_code() {
             a.call(rbx)?;
             a.mov(r8, rax)?;
             a.mov(rcx, entry)?;
-            a.mov(rdx, FREE + 0x1000 | P | RW)?;
+            a.mov(rdx, (FREE + 0x1000) | P | RW)?;
             a.mov(qword_ptr(rcx), rdx)?;
             if invlpg {
                 a.invlpg(ptr(rbx))?;
@@ -133,7 +133,7 @@ fn remapped_code() {
     // Only the second page of an instruction that runs over two.
     let mut m = Machine::long();
     m.map(L, FREE | P);
-    m.map(L + 0x1000, FREE + 0x1000 | P);
+    m.map(L + 0x1000, (FREE + 0x1000) | P);
     m.write(FREE + 0xfff, &[MOV_AL, 0x11, 0xc3]);
     m.write(FREE + 0x2000, &[0x22, 0xc3]);
     let entry = m.entry(L + 0x1000, 12);
@@ -142,7 +142,7 @@ fn remapped_code() {
         a.call(rbx)?;
         a.mov(r8, rax)?;
         a.mov(rcx, entry)?;
-        a.mov(rdx, FREE + 0x2000 | P)?;
+        a.mov(rdx, (FREE + 0x2000) | P)?;
         a.mov(qword_ptr(rcx), rdx)?;
         a.invlpg(ptr(rbx + 1))?;
         a.call(rbx)?;

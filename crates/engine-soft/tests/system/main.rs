@@ -3,6 +3,7 @@
 
 mod code;
 mod debugging;
+mod descriptors;
 mod exceptions;
 mod gates;
 mod interrupts;
@@ -10,8 +11,13 @@ mod layout;
 mod long;
 mod machine;
 mod paging;
-mod protected;
+mod paging32;
+mod privilege;
 mod real;
+mod registers;
+mod segments;
 mod smp;
+mod syscalls;
 mod tasks;
 mod time;
+mod translations;

@@ -39,7 +39,7 @@ fn locked_counters() {
         for at in [DATA, DATA + 0x3d, DATA + 0xffc, far + 0xffd] {
             let mut m = Machine::long_with(2);
             m.map(far, FREE | P | RW);
-            m.map(far + 0x1000, FREE + 0x5000 | P | RW);
+            m.map(far + 0x1000, (FREE + 0x5000) | P | RW);
             // mov ecx, ROUNDS; body; dec ecx; jnz body; hlt
             let mut code = vec![0xb9];
             code.extend((ROUNDS as u32).to_le_bytes());
@@ -139,7 +139,7 @@ fn store_buffering() {
     let locked: &[u8] = &[0xf0, 0x83, 0x0c, 0x24, 0x00]; // lock or dword [rsp], 0
     let xchg: &[u8] = &[0x87, 0x54, 0x24, 0xf8]; // xchg [rsp - 8], edx
     let cpuid: &[u8] = &[0x31, 0xc0, 0x53, 0x51, 0x0f, 0xa2, 0x59, 0x5b];
-    for fence in [mfence, locked, xchg, cpuid] {
+    for fence in [&[0x90u8][..], mfence, locked, xchg, cpuid] {
         let mut m = Machine::long_with(2);
         // Each round has its own pair of variables: X[i], Y[i], 8 bytes apart. R12 and R13 point at the
         // one to store and the one to load, R14 at the results. Before each round the two meet.
@@ -150,6 +150,7 @@ fn store_buffering() {
             a.lock().inc(qword_ptr(DATA - 0x800))?;
             a.lea(r9, qword_ptr(rbp + rbp + 2))?;
             a.set_label(&mut meet)?;
+            a.pause()?;
             a.cmp(qword_ptr(DATA - 0x800), r9)?;
             a.jb(meet)?;
             a.mov(dword_ptr(r12 + rbp * 8), 1)?;
@@ -225,7 +226,7 @@ fn accessed_and_dirty_bits_from_two_sides() {
     let base = 0x1234_0000_0000;
     let mut m = Machine::long_with(2);
     for n in 0..512 {
-        m.map(base + n * 0x1000, FREE + n * 0x1000 | P | RW);
+        m.map(base + n * 0x1000, (FREE + n * 0x1000) | P | RW);
     }
     m.code(CODE, |a| {
         let mut top = a.create_label();
@@ -242,7 +243,7 @@ fn accessed_and_dirty_bits_from_two_sides() {
     m.run_all(&states);
     for n in 0..512 {
         let at = m.entry(base + n * 0x1000, 12);
-        assert_eq!(m.read64(at), FREE + n * 0x1000 | P | RW | A | D);
+        assert_eq!(m.read64(at), (FREE + n * 0x1000) | P | RW | A | D);
         assert_eq!(m.read32(FREE + n * 0x1000), 2);
     }
 }

@@ -3,7 +3,6 @@
 use crate::layout::*;
 use crate::machine::*;
 use donjon_x86::Gpr::*;
-use donjon_x86::Seg;
 use donjon_x86::bits::{cr0 as cr0_bits, rflags};
 use donjon_x86::exception::*;
 use iced_x86::code_asm::*;

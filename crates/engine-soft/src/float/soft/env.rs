@@ -111,12 +111,6 @@ impl Env {
         }
     }
 
-    /// Records exceptions.
-    #[inline]
-    pub const fn raise(&mut self, flags: u8) {
-        self.flags |= flags;
-    }
-
     /// Whether an exception raised so far is unmasked.
     #[inline]
     pub const fn unmasked(&self, of: u8) -> bool {

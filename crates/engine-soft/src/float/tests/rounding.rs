@@ -2,7 +2,8 @@
 
 use super::super::soft::env::{OE, PE, UE};
 use super::super::sse::*;
-use super::super::{Env, Rounding};
+use super::super::Env;
+use super::super::soft::env::Rounding;
 use super::Random;
 
 /// Distance of two finite results of the same sign or of zero in units of the last place.
