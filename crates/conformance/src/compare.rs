@@ -100,7 +100,9 @@ fn reads_the_harness(case: &Case) -> bool {
     // The widest operand is an XSAVE area.
     const REACH: u64 = 0x400;
     memory_address(case, &decode(case)).is_some_and(|at| {
-        [STUB, STATE].iter().any(|page| at.wrapping_add(REACH).wrapping_sub(*page) < PAGE + REACH)
+        [STUB, STATE]
+            .iter()
+            .any(|page| at.wrapping_add(REACH).wrapping_sub(*page) < PAGE + REACH)
     })
 }
 

@@ -5,21 +5,23 @@
 //! handlers of one HLT each. A case starts at CPL 3 and ends in one of the handlers: that of its exception,
 //! or that of #GP when it has reached the stub page, which holds HLT here.
 
-mod board;
 mod tables;
+mod watchdog;
 
 use crate::case::{Case, Mode};
 use crate::generate::Background;
 use crate::layout::*;
 use crate::outcome::{End, Outcome};
 use crate::regs::Regs;
-use board::{Apic, NoDevices, Watchdog};
-use donjon_engine::{Attention, Clock, Engine, EngineError, Exit, PartitionConfig, Vcpu, VcpuConfig};
+use donjon_engine::{
+    Attention, Clock, Detached, Engine, EngineError, Exit, PartitionConfig, Vcpu, VcpuConfig,
+};
 use donjon_memory::Ram;
 use donjon_x86::cpuid::CpuModel;
 use donjon_x86::exception;
 use donjon_x86::{CpuState, Seg};
 use std::sync::Arc;
+use watchdog::Watchdog;
 
 /// Why there is no engine to run cases on.
 #[derive(Debug)]
@@ -62,9 +64,9 @@ impl EngineRunner {
             ram: ram.clone(),
             model: Arc::new(model),
             clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
-            io: Arc::new(NoDevices),
+            io: Arc::new(Detached),
             vcpus: vec![VcpuConfig {
-                apic: Arc::new(Apic::default()),
+                apic: Arc::new(Detached),
                 attention: attention.clone(),
             }],
         })?;

@@ -1,6 +1,6 @@
 //! The software CPU: x86-64 on any host, without hardware virtualization.
 //!
-//! The interpreter decodes guest code into blocks of [`decode::Op`]s, caches them by the physical page they
+//! The interpreter decodes guest code into blocks of operations, caches them by the physical page they
 //! came from, and runs them one handler after the other. It aims at being exact and plain: faster engines
 //! are checked against it.
 #![forbid(unsafe_code)]

@@ -1,55 +1,12 @@
 //! How fast the interpreter is on this host.
 
 use crate::SoftEngine;
-use donjon_engine::{
-    Attention, Clock, CpuIo, Engine, Fitness, Gp, LocalApic, PartitionConfig, ProbeReport, VcpuConfig,
-};
+use donjon_engine::{Attention, Clock, Detached, Engine, Fitness, PartitionConfig, ProbeReport, VcpuConfig};
 use donjon_memory::Ram;
 use donjon_x86::CpuState;
 use donjon_x86::cpuid::CpuModel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// A board with nothing on it.
-struct Nothing;
-
-impl CpuIo for Nothing {
-    fn port_in(&self, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn port_out(&self, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&self, _: u64, _: u8) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&self, _: u64, _: u8, _: u64) {}
-}
-
-impl LocalApic for Nothing {
-    fn pending(&self) -> bool {
-        false
-    }
-    fn acknowledge(&self) -> Option<u8> {
-        None
-    }
-    fn cr8(&self) -> u8 {
-        0
-    }
-    fn set_cr8(&self, _: u8) {}
-    fn read_msr(&self, _: u32) -> Result<u64, Gp> {
-        Err(Gp)
-    }
-    fn write_msr(&self, _: u32, _: u64) -> Result<(), Gp> {
-        Err(Gp)
-    }
-    fn page(&self) -> Option<u64> {
-        None
-    }
-    fn page_read(&self, _: u16) -> u32 {
-        0
-    }
-    fn page_write(&self, _: u16, _: u32) {}
-    fn init(&self) {}
-}
 
 /// A real-mode loop of loads, stores, arithmetic, a call and a return, for ever.
 const LOOP: &[u8] = &[
@@ -90,9 +47,9 @@ fn measure(engine: &SoftEngine) -> Result<f64, String> {
         ram,
         model: Arc::new(CpuModel::named("x86-64-v2").expect("a known name")),
         clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
-        io: Arc::new(Nothing),
+        io: Arc::new(Detached),
         vcpus: vec![VcpuConfig {
-            apic: Arc::new(Nothing),
+            apic: Arc::new(Detached),
             attention: attention.clone(),
         }],
     };

@@ -8,10 +8,12 @@
 
 mod attention;
 mod clock;
+mod detached;
 mod probe;
 
 pub use attention::Attention;
 pub use clock::Clock;
+pub use detached::Detached;
 pub use probe::{Fitness, ProbeReport};
 
 use donjon_memory::Ram;

@@ -6,9 +6,9 @@
 //! an offset and every access stays bounds-checked.
 //!
 //! Guest CPUs, devices and the host touch RAM at the same time; all accesses are therefore either inline
-//! machine instructions or atomics ([`access`]), never Rust references to guest bytes.
+//! machine instructions or atomics (module `access`), never Rust references to guest bytes.
 //!
-//! The same per-page words tell CPU engines that decoded guest code has changed ([`code`]).
+//! The same per-page words tell CPU engines that decoded guest code has changed (module `code`).
 
 mod access;
 mod code;

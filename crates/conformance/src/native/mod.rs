@@ -1,7 +1,7 @@
 //! Runs cases on the host's processor, in a child process.
 //!
 //! [`NativeRunner`] forks a worker that maps the pages of [`crate::layout`] at their fixed addresses. The
-//! two share one block of memory ([`shared::Batch`]): the parent fills in a batch of cases and wakes the
+//! two share one block of memory (`shared::Batch`): the parent fills in a batch of cases and wakes the
 //! worker, the worker runs them one after the other and wakes the parent. Inside the worker a case is
 //! entered with IRETQ, which loads RIP, CS, RFLAGS, RSP and SS at once; it leaves through the stub page,
 //! where every path of the tested code ends, or through a signal, whose frame holds what the processor

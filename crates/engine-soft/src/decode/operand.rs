@@ -29,14 +29,7 @@ fn segment(i: &Instruction) -> u8 {
             _ => Seg::Ds as u8,
         };
     }
-    match r {
-        Register::ES => Seg::Es as u8,
-        Register::CS => Seg::Cs as u8,
-        Register::SS => Seg::Ss as u8,
-        Register::FS => Seg::Fs as u8,
-        Register::GS => Seg::Gs as u8,
-        _ => Seg::Ds as u8,
-    }
+    crate::insn::moves::segment_number(r)
 }
 
 /// log2 of an operand size in bytes, 8 at most.

@@ -134,35 +134,50 @@ const RESULTS: u64 = FREE;
 /// reads two zeros; MFENCE, a locked instruction, XCHG and CPUID all are fences.
 #[test]
 fn store_buffering() {
-    const ROUNDS: u64 = 3000;
+    const ROUNDS: u64 = 5000;
     let mfence: &[u8] = &[0x0f, 0xae, 0xf0];
     let locked: &[u8] = &[0xf0, 0x83, 0x0c, 0x24, 0x00]; // lock or dword [rsp], 0
     let xchg: &[u8] = &[0x87, 0x54, 0x24, 0xf8]; // xchg [rsp - 8], edx
     let cpuid: &[u8] = &[0x31, 0xc0, 0x53, 0x51, 0x0f, 0xa2, 0x59, 0x5b];
-    for fence in [&[0x90u8][..], mfence, locked, xchg, cpuid] {
+    for fence in [mfence, locked, xchg, cpuid] {
         let mut m = Machine::long_with(2);
-        // Each round has its own pair of variables: X[i], Y[i], 8 bytes apart. R12 and R13 point at the
-        // one to store and the one to load, R14 at the results. Before each round the two meet.
+        // Each round has its own pair of variables X[i], Y[i] on lines of their own. R12 and R13 point at
+        // the one to store and the one to load, R14 at the results. Before each round both processors load
+        // what they will load again, so that the second load is quick and the store slow, and meet.
         m.code(CODE, |a| {
-            let (mut top, mut meet) = (a.create_label(), a.create_label());
+            let (mut top, mut wait, mut meet, mut go) = (
+                a.create_label(),
+                a.create_label(),
+                a.create_label(),
+                a.create_label(),
+            );
             a.xor(ebp, ebp)?;
             a.set_label(&mut top)?;
-            a.lock().inc(qword_ptr(DATA - 0x800))?;
+            a.mov(eax, dword_ptr(r13))?;
             a.lea(r9, qword_ptr(rbp + rbp + 2))?;
+            a.lock().inc(qword_ptr(DATA - 0x800))?;
+            a.set_label(&mut wait)?;
+            a.mov(r10d, 2000)?;
             a.set_label(&mut meet)?;
-            a.pause()?;
             a.cmp(qword_ptr(DATA - 0x800), r9)?;
-            a.jb(meet)?;
-            a.mov(dword_ptr(r12 + rbp * 8), 1)?;
+            a.jae(go)?;
+            a.dec(r10d)?;
+            a.jnz(meet)?;
+            a.pause()?;
+            a.jmp(wait)?;
+            a.set_label(&mut go)?;
+            a.mov(dword_ptr(r12), 1)?;
             a.db(fence)?;
-            a.mov(eax, dword_ptr(r13 + rbp * 8))?;
+            a.mov(eax, dword_ptr(r13))?;
             a.mov(dword_ptr(r14 + rbp * 4), eax)?;
+            a.add(r12, 64)?;
+            a.add(r13, 64)?;
             a.inc(rbp)?;
             a.cmp(rbp, ROUNDS as i32)?;
             a.jne(top)?;
             a.hlt()
         });
-        let (x, y) = (FREE + 0x10_0000, FREE + 0x20_0000);
+        let (x, y) = (FREE + 0x10_0000, FREE + 0x50_0000);
         let mut states = both(&m);
         for (s, (store, load, results)) in states
             .iter_mut()

@@ -1,9 +1,9 @@
 //! Relations that must hold between the rounding modes, for any operation.
 
-use super::super::soft::env::{OE, PE, UE};
-use super::super::sse::*;
 use super::super::Env;
 use super::super::soft::env::Rounding;
+use super::super::soft::env::{OE, PE, UE};
+use super::super::sse::*;
 use super::Random;
 
 /// Distance of two finite results of the same sign or of zero in units of the last place.

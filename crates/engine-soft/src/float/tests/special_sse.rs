@@ -1,10 +1,10 @@
 //! Special cases of the SSE helpers.
 
 use super::super::soft::convert::{Integer, to_int};
+use super::super::soft::env::Rounding;
 use super::super::soft::env::{DE, IE, OE, PE, UE, ZE};
 use super::super::soft::format::F64;
 use super::super::sse::*;
-use super::super::soft::env::Rounding;
 use super::super::{Env, FmaSigns};
 
 const QUIET: u64 = 0x7ff8_0000_0000_0001;

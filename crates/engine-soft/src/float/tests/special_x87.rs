@@ -1,11 +1,11 @@
 //! Special cases of the x87 operations.
 
+use super::super::Env;
 use super::super::soft::compare::Relation;
 use super::super::soft::convert::Integer;
+use super::super::soft::env::Rounding;
 use super::super::soft::env::{ALL, DE, IE, OE, PE, UE, ZE};
 use super::super::x87::*;
-use super::super::Env;
-use super::super::soft::env::Rounding;
 
 fn env() -> Env {
     Env::from_fcw(0x37f)

@@ -1,52 +1,12 @@
 //! Whole instructions on a processor in real mode: what a program at CPL 3 on a host cannot show.
 
 use crate::cpu::{Board, Cpu, R, Stop};
-use donjon_engine::{Attention, Clock, CpuIo, Gp, LocalApic};
+use donjon_engine::{Attention, Clock, Detached};
 use donjon_memory::Ram;
 use donjon_x86::bits::{cr0, cr4};
 use donjon_x86::cpuid::CpuModel;
 use donjon_x86::{CpuState, Fpu, exception};
 use std::sync::Arc;
-
-struct Nothing;
-
-impl CpuIo for Nothing {
-    fn port_in(&self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&self, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&self, _: u64, _: u8, _: u64) {}
-}
-
-impl LocalApic for Nothing {
-    fn pending(&self) -> bool {
-        false
-    }
-    fn acknowledge(&self) -> Option<u8> {
-        None
-    }
-    fn cr8(&self) -> u8 {
-        0
-    }
-    fn set_cr8(&self, _: u8) {}
-    fn read_msr(&self, _: u32) -> Result<u64, Gp> {
-        Err(Gp)
-    }
-    fn write_msr(&self, _: u32, _: u64) -> Result<(), Gp> {
-        Err(Gp)
-    }
-    fn page(&self) -> Option<u64> {
-        None
-    }
-    fn page_read(&self, _: u16) -> u32 {
-        0
-    }
-    fn page_write(&self, _: u16, _: u32) {}
-    fn init(&self) {}
-}
 
 /// Where code goes.
 const CODE: usize = 0x1000;
@@ -56,8 +16,8 @@ const DATA: usize = 0x4000;
 fn cpu() -> Cpu {
     let mut cpu = Cpu::new(Board {
         ram: Arc::new(Ram::new(0x10000).unwrap()),
-        io: Arc::new(Nothing),
-        apic: Arc::new(Nothing),
+        io: Arc::new(Detached),
+        apic: Arc::new(Detached),
         attention: Arc::new(Attention::default()),
         clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
         model: Arc::new(CpuModel::named("x86-64-v3").unwrap()),

@@ -1,59 +1,10 @@
-//! The least a vCPU needs around it.
+//! A watchdog for a vCPU under test.
 
-use donjon_engine::{Attention, CpuIo, Gp, LocalApic};
+use donjon_engine::Attention;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// No devices: every read is ones.
-pub struct NoDevices;
-
-impl CpuIo for NoDevices {
-    fn port_in(&self, _port: u16, size: u8) -> u32 {
-        u32::MAX >> (32 - 8 * size.clamp(1, 4) as u32)
-    }
-    fn port_out(&self, _port: u16, _size: u8, _value: u32) {}
-    fn mmio_read(&self, _address: u64, size: u8) -> u64 {
-        u64::MAX >> (64 - 8 * size.clamp(1, 8) as u32)
-    }
-    fn mmio_write(&self, _address: u64, _size: u8, _value: u64) {}
-}
-
-/// A local APIC that never interrupts.
-#[derive(Default)]
-pub struct Apic {
-    cr8: AtomicU8,
-}
-
-impl LocalApic for Apic {
-    fn pending(&self) -> bool {
-        false
-    }
-    fn acknowledge(&self) -> Option<u8> {
-        None
-    }
-    fn cr8(&self) -> u8 {
-        self.cr8.load(Relaxed)
-    }
-    fn set_cr8(&self, value: u8) {
-        self.cr8.store(value & 15, Relaxed);
-    }
-    fn read_msr(&self, _msr: u32) -> Result<u64, Gp> {
-        Err(Gp)
-    }
-    fn write_msr(&self, _msr: u32, _value: u64) -> Result<(), Gp> {
-        Err(Gp)
-    }
-    fn page(&self) -> Option<u64> {
-        None
-    }
-    fn page_read(&self, _offset: u16) -> u32 {
-        0
-    }
-    fn page_write(&self, _offset: u16, _value: u32) {}
-    fn init(&self) {}
-}
 
 #[derive(Default)]
 struct Progress {
