@@ -224,6 +224,11 @@ impl Cpu {
         }
     }
 
+    /// Address `by` bytes into an op's memory operand, within its address size.
+    pub fn ea_plus(&self, op: &Op, by: u64) -> u64 {
+        self.ea(op).wrapping_add(by) & crate::insn::moves::address_mask(op.address_size)
+    }
+
     /// All of RFLAGS.
     pub fn rflags(&self) -> u64 {
         self.rflags | self.flags.bits()

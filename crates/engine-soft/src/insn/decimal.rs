@@ -140,11 +140,11 @@ fn bound(cpu: &mut Cpu, op: &Op) -> R {
     let ea = cpu.ea(op);
     let (v, low, high) = if op.size == 1 {
         let low = cpu.read::<u16>(op.seg, ea)? as i16 as i64;
-        let high = cpu.read::<u16>(op.seg, ea.wrapping_add(2))? as i16 as i64;
+        let high = cpu.read::<u16>(op.seg, cpu.ea_plus(op, 2))? as i16 as i64;
         (cpu.get::<u16>(op.a) as i16 as i64, low, high)
     } else {
         let low = cpu.read::<u32>(op.seg, ea)? as i32 as i64;
-        let high = cpu.read::<u32>(op.seg, ea.wrapping_add(4))? as i32 as i64;
+        let high = cpu.read::<u32>(op.seg, cpu.ea_plus(op, 4))? as i32 as i64;
         (cpu.get::<u32>(op.a) as i32 as i64, low, high)
     };
     if v < low || v > high {

@@ -328,7 +328,7 @@ impl Cpu {
 fn far_pointer<T: Word>(cpu: &mut Cpu, op: &Op) -> R<(u16, u64)> {
     let ea = cpu.ea(op);
     let rip = cpu.read::<T>(op.seg, ea)?.to_u64();
-    Ok((cpu.read::<u16>(op.seg, ea.wrapping_add(T::SIZE as u64))?, rip))
+    Ok((cpu.read::<u16>(op.seg, cpu.ea_plus(op, T::SIZE as u64))?, rip))
 }
 
 fn jmp_direct(cpu: &mut Cpu, op: &Op) -> R {

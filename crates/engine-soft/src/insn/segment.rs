@@ -35,7 +35,7 @@ pub(crate) fn load(cpu: &mut Cpu, n: u8, selector: u16) -> R {
 fn load_far<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let ea = cpu.ea(op);
     let offset = cpu.read::<T>(op.seg, ea)?;
-    let selector = cpu.read::<u16>(op.seg, ea.wrapping_add(T::SIZE as u64))?;
+    let selector = cpu.read::<u16>(op.seg, cpu.ea_plus(op, T::SIZE as u64))?;
     let result = load(cpu, op.x, selector);
     if result != Err(Stop::Fault) {
         cpu.set(op.a, offset);
@@ -78,7 +78,7 @@ fn load_table(cpu: &mut Cpu, op: &Op) -> R {
     cpu.privileged()?;
     let ea = cpu.ea(op);
     let limit = cpu.read::<u16>(op.seg, ea)?;
-    let ea = ea.wrapping_add(2);
+    let ea = cpu.ea_plus(op, 2);
     let base = match op.size {
         3 => cpu.read::<u64>(op.seg, ea)?,
         2 => cpu.read::<u32>(op.seg, ea)? as u64,
