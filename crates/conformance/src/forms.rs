@@ -2,7 +2,7 @@
 //!
 //! A form is one row of an instruction's opcode table (an iced-x86 `Code`): `ADD r/m32, r32` and
 //! `ADD r32, r/m32` are two. A form of the guest model is *covered* when random cases compare it in full,
-//! or *named*: [`named`] gives the reason why it is not, or not in full. There is no third kind.
+//! or *named*: [`named()`] gives the reason why it is not, or not in full. There is no third kind.
 
 mod named;
 

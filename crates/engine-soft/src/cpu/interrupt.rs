@@ -5,7 +5,7 @@ use super::{Cpu, Fault, R, Software, Stop};
 use donjon_x86::bits::{cr0, rflags};
 use donjon_x86::descriptor::{Gate, kind};
 use donjon_x86::exception::{self, Class};
-use donjon_x86::{Activity, Seg, Segment, SegmentAttributes};
+use donjon_x86::{Activity, PendingEvent, Seg, Segment, SegmentAttributes};
 
 impl Cpu {
     /// Delivers an exception, and those met on the way, up to the shutdown of a triple fault.
@@ -21,6 +21,11 @@ impl Cpu {
                 other => return other,
             }
             if fault.vector == exception::DF && fault.software.is_none() && !fault.external {
+                // Kept, so that whoever looks at the wreck sees what could not be delivered first.
+                self.pending = Some(PendingEvent {
+                    vector: first.vector,
+                    error_code: first.code,
+                });
                 return Err(Stop::Shutdown);
             }
             let second = self.fault;

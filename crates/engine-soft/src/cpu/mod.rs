@@ -2,13 +2,18 @@
 
 mod debug;
 mod descriptor;
+mod device;
 mod fault;
 mod flags;
 mod interrupt;
 mod memory;
+mod segmentation;
+mod stack;
 mod state;
+mod system;
 mod task;
 mod tlb;
+mod translation;
 
 pub(crate) use descriptor::{Loaded, NewStack, is_null};
 pub(crate) use fault::{Fault, R, Software, Stop};

@@ -44,9 +44,14 @@ impl Cpu {
         if ok { Ok(()) } else { Err(self.gp(0)) }
     }
 
-    fn far_jump(&mut self, selector: u16, rip: u64) -> R {
+    /// A direct far JMP, or with `call` a CALL that pushes CS and the return address as `T`.
+    fn far_transfer<T: Word>(&mut self, selector: u16, rip: u64, call: bool) -> R {
+        let (old, back) = (self.seg[CS].selector as u64, self.next_rip);
         if !self.protected() {
             self.real_target(rip)?;
+            if call {
+                self.push_pair::<T>(old, back)?;
+            }
             self.set_real_cs(selector);
             self.next_rip = rip;
             return Err(Stop::EndBlock);
@@ -57,13 +62,16 @@ impl Cpu {
         let l = self.read_descriptor(selector, exception::GP)?;
         let a = l.descriptor.attributes();
         if !a.is_code_or_data() {
-            return self.far_system(selector, &l, false);
+            return self.far_system(selector, &l, call);
         }
         if !a.is_code() {
             return Err(self.selector_fault(exception::GP, selector));
         }
         self.check_far_code(selector, &l)?;
         self.check_target(&l, rip)?;
+        if call {
+            self.push_pair::<T>(old, back)?;
+        }
         let cpl = self.cpl;
         self.set_code_segment(&l, selector, cpl)?;
         self.next_rip = rip;
@@ -75,36 +83,6 @@ impl Cpu {
             return Err(self.gp(0));
         }
         Ok(())
-    }
-
-    fn far_call<T: Word>(&mut self, selector: u16, rip: u64) -> R {
-        let old = self.seg[CS].selector;
-        let back = self.next_rip;
-        if !self.protected() {
-            self.real_target(rip)?;
-            self.push_pair::<T>(old as u64, back)?;
-            self.set_real_cs(selector);
-            self.next_rip = rip;
-            return Err(Stop::EndBlock);
-        }
-        if is_null(selector) {
-            return Err(self.gp(0));
-        }
-        let l = self.read_descriptor(selector, exception::GP)?;
-        let a = l.descriptor.attributes();
-        if !a.is_code_or_data() {
-            return self.far_system(selector, &l, true);
-        }
-        if !a.is_code() {
-            return Err(self.selector_fault(exception::GP, selector));
-        }
-        self.check_far_code(selector, &l)?;
-        self.check_target(&l, rip)?;
-        self.push_pair::<T>(old as u64, back)?;
-        let cpl = self.cpl;
-        self.set_code_segment(&l, selector, cpl)?;
-        self.next_rip = rip;
-        Err(Stop::EndBlock)
     }
 
     /// Pushes CS and the return address; the stack pointer moves only if both stores succeed.
@@ -332,18 +310,18 @@ fn far_pointer<T: Word>(cpu: &mut Cpu, op: &Op) -> R<(u16, u64)> {
 }
 
 fn jmp_direct(cpu: &mut Cpu, op: &Op) -> R {
-    cpu.far_jump(op.disp as u16, op.imm)
+    cpu.far_transfer::<u32>(op.disp as u16, op.imm, false)
 }
 fn jmp_memory<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let (selector, rip) = far_pointer::<T>(cpu, op)?;
-    cpu.far_jump(selector, rip)
+    cpu.far_transfer::<T>(selector, rip, false)
 }
 fn call_direct<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    cpu.far_call::<T>(op.disp as u16, op.imm)
+    cpu.far_transfer::<T>(op.disp as u16, op.imm, true)
 }
 fn call_memory<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let (selector, rip) = far_pointer::<T>(cpu, op)?;
-    cpu.far_call::<T>(selector, rip)
+    cpu.far_transfer::<T>(selector, rip, true)
 }
 
 fn ret<T: Word>(cpu: &mut Cpu, op: &Op) -> R {

@@ -43,7 +43,9 @@ fn check(cpu: &mut Cpu, op: &Op, kind: Kind) -> R<(u64, u64, usize)> {
     let mask = cpu.reg(Gpr::Rdx as u8) << 32 | cpu.reg(Gpr::Rax as u8) as u32 as u64;
     let rfbm = mask & cpu.xcr0;
     let size = if rfbm & xcr0::AVX != 0 { SIZE } else { AVX };
-    let linear = cpu.linear(op.seg, ea, size, kind)?;
+    // How much is loaded depends on the header: XRSTOR checks the rest once it has read that.
+    let least = if kind == Kind::Read { AVX } else { size };
+    let linear = cpu.linear(op.seg, ea, least, kind)?;
     if linear & 63 != 0 {
         return Err(cpu.gp(0));
     }
