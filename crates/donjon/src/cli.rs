@@ -66,8 +66,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
 
-    /// The kernel's whole command line [default: `console=ttyS0`, with ` quiet` for an image and ` panic=-1`
-    /// for --no-reboot, so that a guest that panics ends the command].
+    /// The kernel's whole command line [default: `console=ttyS0`, with ` quiet cryptomgr.notests` for an image
+    /// and ` panic=-1` for --no-reboot, so that a guest that panics ends the command].
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub append: Option<String>,
 
