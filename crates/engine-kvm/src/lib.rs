@@ -1,6 +1,6 @@
 //! The engine on hardware virtualization, through `/dev/kvm`.
 //!
-//! This version finds out whether the host's KVM is there and how fast it is ([`probe`]); running domains on
+//! This version finds out whether the host's KVM is there and how fast it is ([`probe()`]); running domains on
 //! it is not written yet, and [`KvmEngine`] says so.
 #![deny(unsafe_code)]
 

@@ -233,7 +233,10 @@ impl SoftVcpu {
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Exit {
-        if let Some(event) = self.cpu.pending.take() {
+        // After a shutdown it only tells what led there.
+        if self.cpu.activity != Activity::Shutdown
+            && let Some(event) = self.cpu.pending.take()
+        {
             // The manual numbers exceptions below 32; the rest came from outside.
             let external = event.vector >= 32;
             let fault = Fault {

@@ -1,4 +1,4 @@
-//! Images that domains boot from. So far the built-in one, [`tiny`].
+//! Images that domains boot from. So far the built-in one, [`tiny()`].
 
 mod apt;
 mod cpio;

@@ -34,8 +34,13 @@ impl Crash {
             let code = event
                 .error_code
                 .map_or(String::new(), |c| format!(" with error code {c:#x}"));
+            let why = if s.idtr.limit == 0 {
+                ": there is no interrupt table (IDT limit 0)"
+            } else {
+                ""
+            };
             return format!(
-                "{} (vector {}){code} could not be delivered",
+                "{} (vector {}){code} could not be delivered{why}",
                 exception::name(event.vector),
                 event.vector
             );

@@ -56,7 +56,6 @@ pub(crate) struct Tlb {
     pcids: Box<[u32; 4096]>,
     /// Whether pieces of a large page may be present, by its number: see [`bucket`].
     large: [bool; 64],
-    pub misses: u64,
 }
 
 impl Tlb {
@@ -76,7 +75,6 @@ impl Tlb {
                 .try_into()
                 .expect("its length is 4096"),
             large: [false; 64],
-            misses: 0,
         }
     }
 
@@ -115,8 +113,7 @@ impl Tlb {
         if self.newest == u32::MAX {
             self.entries.fill(EMPTY);
             self.pcids.fill(0);
-            self.newest = 0;
-            self.newest += 1;
+            self.newest = 1;
             self.global_epoch = self.newest;
         }
         self.newest += 1;

@@ -122,7 +122,6 @@ impl Cpu {
         if self.long_mode() && !paging::canonical(linear) {
             return Err(self.segment_fault(seg));
         }
-        self.tlb.misses += 1;
         let mode = self.paging_mode();
         let found = match mode.translate(&Tables(&self.board.ram), linear, access) {
             Ok(found) => found,

@@ -16,6 +16,11 @@
 //! The arithmetic functions take anything that converts to [`Unpacked`]: an [`F80`], or a memory operand
 //! through [`operand_f32`], [`operand_f64`] and [`operand_int`], which keep a signaling NaN signaling and
 //! a denormal denormal so that the instruction itself reports them.
+//!
+//! [`Env`]: super::Env
+//! [`Env::from_fcw`]: super::Env::from_fcw
+//! [`Env::x87_writes_register`]: super::Env::x87_writes_register
+//! [`Env::x87_writes_memory`]: super::Env::x87_writes_memory
 
 mod angle;
 mod arith;

@@ -207,7 +207,7 @@ fn sign_mask(cpu: &mut Cpu, op: &Op) -> R {
     Ok(())
 }
 
-/// MASKMOVQ: stores the bytes whose mask byte has its top bit set, to DS:[rDI]. All eight must be
+/// MASKMOVQ: stores the bytes whose mask byte has its top bit set, to DS:rDI. All eight must be
 /// writable whatever the mask, and the transition to MMX operation is over before that is looked at.
 fn store_masked(cpu: &mut Cpu, op: &Op) -> R {
     cpu.mmx()?;
