@@ -2,7 +2,7 @@
 //!
 //! On x86-64 these are single machine instructions, which gives the guest exactly the ordering and
 //! atomicity the architecture promises (Intel SDM vol. 3A §9.1-9.2), unaligned and split accesses
-//! included. Elsewhere [`portable`] builds them from the standard atomics.
+//! included. Elsewhere module `portable` builds them from the standard atomics.
 
 /// A value the CPU loads or stores in one access: `u8`, `u16`, `u32`, `u64`.
 pub trait Word: Copy + Eq + private::Sealed + Send + Sync + 'static {
