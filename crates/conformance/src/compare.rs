@@ -189,7 +189,11 @@ fn registers(case: &Case, expected: &Outcome, got: &Outcome, u: &Undefined, d: &
         });
     }
     for (s, name) in SELECTORS.iter().enumerate() {
-        differ(d, name, e.selectors[s] as u64, g.selectors[s] as u64, 0);
+        let (a, b) = (e.selectors[s], g.selectors[s]);
+        // The host's kernel reloads null selectors as zero when it switches tasks (Linux, load_gs_index).
+        if !(a <= 3 && b <= 3) {
+            differ(d, name, a as u64, b as u64, 0);
+        }
     }
     if case.mode == Mode::Long {
         differ(d, "fs base", e.fs_base, g.fs_base, 0);

@@ -29,7 +29,8 @@ impl Cpu {
     }
 }
 
-fn input<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
+/// The port an IN or OUT names, once it is known to be allowed.
+fn port<T: Word>(cpu: &mut Cpu, op: &Op) -> R<u16> {
     let port = if op.x != 0 {
         cpu.get::<u16>(2)
     } else {
@@ -37,19 +38,18 @@ fn input<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     };
     cpu.check_port(port, T::SIZE as u16)?;
     cpu.note_port(port, T::SIZE as u16);
+    Ok(port)
+}
+
+fn input<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
+    let port = port::<T>(cpu, op)?;
     let v = cpu.board.io.port_in(port, T::SIZE as u8);
     cpu.set(0, T::from_u64(v as u64));
     Ok(())
 }
 
 fn output<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    let port = if op.x != 0 {
-        cpu.get::<u16>(2)
-    } else {
-        op.imm as u8 as u16
-    };
-    cpu.check_port(port, T::SIZE as u16)?;
-    cpu.note_port(port, T::SIZE as u16);
+    let port = port::<T>(cpu, op)?;
     let v = cpu.get::<T>(0).to_u64() as u32;
     cpu.board.io.port_out(port, T::SIZE as u8, v);
     Ok(())
