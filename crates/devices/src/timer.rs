@@ -4,7 +4,7 @@ use donjon_engine::Clock;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -146,6 +146,21 @@ impl Timers {
     /// The clock that deadlines refer to.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.shared.clock
+    }
+
+    /// A timer for a device under construction: `act` runs on it as [`Timers::timer`]'s callback does, for as
+    /// long as the device is there.
+    pub fn timer_of<D: Send + Sync + 'static>(
+        &self,
+        device: &Weak<D>,
+        act: impl Fn(&D) + Send + Sync + 'static,
+    ) -> Timer {
+        let device = device.clone();
+        self.timer(move || {
+            if let Some(device) = device.upgrade() {
+                act(&device);
+            }
+        })
     }
 
     /// A timer, not armed. `callback` runs on the timer thread and must not block; it should refer to its

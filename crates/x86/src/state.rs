@@ -120,6 +120,19 @@ pub struct Segment {
     pub attributes: SegmentAttributes,
 }
 
+impl Segment {
+    /// A register loaded with a null selector. `attributes` are the bits that still mean something: the DPL of
+    /// a null SS, the type of a null LDTR.
+    pub const fn null(selector: u16, attributes: u32) -> Self {
+        Self {
+            selector,
+            base: 0,
+            limit: 0,
+            attributes: SegmentAttributes(SegmentAttributes::UNUSABLE | attributes),
+        }
+    }
+}
+
 /// GDTR or IDTR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DescriptorTable {

@@ -112,30 +112,23 @@ impl Route {
 impl LocalApic {
     /// A local APIC in its power-on state, connected to `bus`, which owns it.
     pub fn new(config: Config, bus: &Arc<ApicBus>, attention: Arc<Attention>, timers: &Timers) -> Arc<Self> {
-        let apic = Arc::new_cyclic(|weak: &Weak<Self>| {
-            let me = weak.clone();
-            Self {
-                config,
-                bus: Arc::downgrade(bus),
-                attention,
-                clock: timers.clock().clone(),
-                irr: VectorSet::default(),
-                isr: VectorSet::default(),
-                tmr: VectorSet::default(),
-                tpr: AtomicU8::new(0),
-                ppr: AtomicU8::new(0),
-                base: AtomicU64::new(base::reset(config.bootstrap)),
-                route: AtomicU64::new(0),
-                extint_line: AtomicBool::new(false),
-                extint_message: AtomicBool::new(false),
-                extint: OnceLock::new(),
-                registers: Lock::new(Registers::reset()),
-                timer: timers.timer(move || {
-                    if let Some(me) = me.upgrade() {
-                        me.timer_expired();
-                    }
-                }),
-            }
+        let apic = Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            config,
+            bus: Arc::downgrade(bus),
+            attention,
+            clock: timers.clock().clone(),
+            irr: VectorSet::default(),
+            isr: VectorSet::default(),
+            tmr: VectorSet::default(),
+            tpr: AtomicU8::new(0),
+            ppr: AtomicU8::new(0),
+            base: AtomicU64::new(base::reset(config.bootstrap)),
+            route: AtomicU64::new(0),
+            extint_line: AtomicBool::new(false),
+            extint_message: AtomicBool::new(false),
+            extint: OnceLock::new(),
+            registers: Lock::new(Registers::reset()),
+            timer: timers.timer_of(weak, |me: &Self| me.timer_expired()),
         });
         apic.publish(&apic.registers.lock());
         bus.add(apic.clone());

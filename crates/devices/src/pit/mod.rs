@@ -71,12 +71,7 @@ impl Pit {
     /// A timer whose OUT 0 goes to `interrupt` (IRQ 0).
     pub fn new(timers: &Timers, interrupt: Arc<dyn LineSink>) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| {
-            let me = weak.clone();
-            let timer = timers.timer(move || {
-                if let Some(me) = me.upgrade() {
-                    me.with(|_, _| ());
-                }
-            });
+            let timer = timers.timer_of(weak, |me| me.with(|_, _| ()));
             Self {
                 interrupt,
                 timer,

@@ -75,12 +75,7 @@ impl Pm {
         width: TimerWidth,
     ) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| {
-            let me = weak.clone();
-            let timer = timers.timer(move || {
-                if let Some(me) = me.upgrade() {
-                    me.with(|_| ());
-                }
-            });
+            let timer = timers.timer_of(weak, |me| me.with(|_| ()));
             let bits = if width == TimerWidth::Bits24 { 24 } else { 32 };
             Self {
                 sci,

@@ -33,12 +33,7 @@ impl Rtc {
         let clock = timers.clock();
         let chip = Chip::new(clock.wall_at_start().as_nanos() as i128, clock.nanoseconds());
         Arc::new_cyclic(|weak: &Weak<Self>| {
-            let me = weak.clone();
-            let timer = timers.timer(move || {
-                if let Some(me) = me.upgrade() {
-                    me.with(|_, _| ());
-                }
-            });
+            let timer = timers.timer_of(weak, |me| me.with(|_, _| ()));
             Self {
                 interrupt,
                 timer,

@@ -100,12 +100,8 @@ impl Serial {
     /// which may block: it has its own thread.
     pub fn new(timers: &Timers, interrupt: Arc<dyn LineSink>, out: Box<dyn Write + Send>) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| {
-            let (on_time, on_drain) = (weak.clone(), weak.clone());
-            let timer = timers.timer(move || {
-                if let Some(me) = on_time.upgrade() {
-                    me.with(|_| ());
-                }
-            });
+            let timer = timers.timer_of(weak, |me| me.with(|_| ()));
+            let on_drain = weak.clone();
             let drained = move || {
                 if let Some(me) = on_drain.upgrade() {
                     me.with(|p| p.state.uart.draining = true);

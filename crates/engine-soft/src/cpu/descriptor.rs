@@ -102,16 +102,8 @@ impl Cpu {
             return self.load_stack_segment(selector, self.cpl, exception::GP);
         }
         if is_null(selector) {
-            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
             // In 64-bit mode the bases of FS and GS are cleared too on Intel processors.
-            self.set_segment(
-                n,
-                Segment {
-                    selector,
-                    attributes,
-                    ..Segment::default()
-                },
-            );
+            self.set_segment(n, Segment::null(selector, 0));
             return Ok(());
         }
         let l = self.read_descriptor(selector, exception::GP)?;
@@ -134,12 +126,7 @@ impl Cpu {
         if is_null(selector) {
             // 64-bit code below CPL 3 may run with a null SS (Intel SDM vol. 3A §5.4.1.1).
             if self.is64() && cpl < 3 && selector as u8 & 3 == cpl {
-                let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (cpl as u32) << 5);
-                return Ok(Segment {
-                    selector,
-                    attributes,
-                    ..Segment::default()
-                });
+                return Ok(Segment::null(selector, (cpl as u32) << 5));
             }
             return Err(self.raise_code(vector, 0));
         }
@@ -253,12 +240,7 @@ impl Cpu {
     /// Loads LDTR.
     pub fn load_ldt(&mut self, selector: u16) -> R {
         if is_null(selector) {
-            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | kind::LDT as u32);
-            self.ldtr = Segment {
-                selector,
-                attributes,
-                ..Segment::default()
-            };
+            self.ldtr = Segment::null(selector, kind::LDT as u32);
             return Ok(());
         }
         if selector & 4 != 0 {

@@ -5,7 +5,7 @@ use super::{Cpu, Fault, R, Software, Stop};
 use donjon_x86::bits::{cr0, rflags};
 use donjon_x86::descriptor::{Gate, kind};
 use donjon_x86::exception::{self, Class};
-use donjon_x86::{Activity, PendingEvent, Seg, Segment, SegmentAttributes};
+use donjon_x86::{Activity, PendingEvent, Seg, Segment};
 
 impl Cpu {
     /// Delivers an exception, and those met on the way, up to the shutdown of a triple fault.
@@ -247,15 +247,7 @@ impl Cpu {
         let changed = cpl < self.cpl;
         self.set_code_segment(&code, selector, cpl)?;
         if changed {
-            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (cpl as u32) << 5);
-            self.set_segment(
-                Seg::Ss,
-                Segment {
-                    selector: cpl as u16,
-                    attributes,
-                    ..Segment::default()
-                },
-            );
+            self.set_segment(Seg::Ss, Segment::null(cpl as u16, (cpl as u32) << 5));
         }
         self.regs[4] = sp;
         self.enter_handler(gate.attributes().kind() & 1 == 0, gate.offset());

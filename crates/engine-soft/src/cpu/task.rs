@@ -5,7 +5,7 @@ use super::{Cpu, Fault, R, Stop};
 use donjon_memory::Word;
 use donjon_x86::bits::{cr0, rflags};
 use donjon_x86::descriptor::kind;
-use donjon_x86::{Seg, Segment, SegmentAttributes, exception};
+use donjon_x86::{Seg, Segment, exception};
 
 /// How a task switch came about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -244,25 +244,12 @@ impl Cpu {
             r => r,
         };
         // Until their descriptors are loaded the registers hold just selectors.
-        let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
         for n in [Seg::Es, Seg::Ss, Seg::Ds, Seg::Fs, Seg::Gs] {
-            self.set_segment(
-                n,
-                Segment {
-                    selector: selectors[n as usize],
-                    attributes,
-                    ..Segment::default()
-                },
-            );
+            self.set_segment(n, Segment::null(selectors[n as usize], 0));
         }
         self.seg[Seg::Cs as usize].selector = selectors[Seg::Cs as usize];
         let r = self.load_ldt(ldt).inspect_err(|_| {
-            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | kind::LDT as u32);
-            self.ldtr = Segment {
-                selector: ldt,
-                attributes,
-                ..Segment::default()
-            };
+            self.ldtr = Segment::null(ldt, kind::LDT as u32);
             if self.fault.vector == exception::NP {
                 self.fault.vector = exception::TS;
             }

@@ -144,7 +144,7 @@ impl Cpu {
         let mut op = lower::undefined_op();
         operand::fill(&i, &mut op);
         let known = features::implemented(&i, &self.board.model);
-        match known.then(|| lower::lower(&i, self.code, &mut op)).flatten() {
+        match known.then(|| lower::lower(&i, &mut op)).flatten() {
             Some(run) => op.run = run,
             None => op.bits |= Op::ENDS_BLOCK,
         }

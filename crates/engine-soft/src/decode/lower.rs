@@ -2,7 +2,7 @@
 
 use super::operand::size_code;
 use super::{Handler, Op};
-use crate::cpu::{CodeSize, Cpu, R};
+use crate::cpu::{Cpu, R};
 use crate::insn;
 use iced_x86::{Instruction, OpKind};
 
@@ -52,11 +52,11 @@ fn operand_size(i: &Instruction) -> u8 {
 
 /// The handler of an instruction, with the op's handler-specific fields filled in; `None` if it does not
 /// exist on this processor.
-pub fn lower(i: &Instruction, code: CodeSize, op: &mut Op) -> Option<Handler> {
+pub fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
     op.size = operand_size(i);
     insn::moves::lower(i, op)
         .or_else(|| insn::alu::lower(i, op))
-        .or_else(|| insn::branch::lower(i, code, op))
+        .or_else(|| insn::branch::lower(i, op))
         .or_else(|| insn::stack::lower(i, op))
         .or_else(|| insn::shift::lower(i, op))
         .or_else(|| insn::bits::lower(i, op))

@@ -1,6 +1,6 @@
 //! Near jumps, calls, returns and loops.
 
-use crate::cpu::{CodeSize, Cpu, R};
+use crate::cpu::{Cpu, R};
 use crate::decode::{Handler, Op};
 use donjon_memory::Word;
 use donjon_x86::Seg;
@@ -122,7 +122,7 @@ fn target_size(i: &Instruction) -> u8 {
 }
 
 /// The handler of an instruction of this family.
-pub(crate) fn lower(i: &Instruction, code: CodeSize, op: &mut Op) -> Option<Handler> {
+pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
     use Mnemonic::*;
     let indirect = i.op_count() == 1 && matches!(i.op_kind(0), OpKind::Register | OpKind::Memory);
     let handler = match i.mnemonic() {
@@ -134,7 +134,7 @@ pub(crate) fn lower(i: &Instruction, code: CodeSize, op: &mut Op) -> Option<Hand
             false => by_target!(target_size(i), call),
             true => by_target!(target_size(i), call_indirect),
         },
-        Ret => by_target!(return_size(i, code), ret),
+        Ret => by_target!(return_size(i), ret),
         Loop | Loope | Loopne | Jcxz | Jecxz | Jrcxz => {
             op.x = match i.mnemonic() {
                 Loop => 0,
@@ -160,7 +160,7 @@ pub(crate) fn is_far(i: &Instruction) -> bool {
     i.is_call_far() || i.is_call_far_indirect() || i.is_jmp_far() || i.is_jmp_far_indirect()
 }
 
-fn return_size(i: &Instruction, _: CodeSize) -> u8 {
+fn return_size(i: &Instruction) -> u8 {
     use iced_x86::Code::*;
     match i.code() {
         Retnw | Retnw_imm16 => 1,

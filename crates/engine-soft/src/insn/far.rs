@@ -8,7 +8,7 @@ use donjon_memory::Word;
 use donjon_x86::bits::rflags;
 use donjon_x86::descriptor::{Gate, kind};
 use donjon_x86::paging::canonical;
-use donjon_x86::{Seg, Segment, SegmentAttributes, exception};
+use donjon_x86::{Seg, Segment, exception};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
 const CS: usize = Seg::Cs as usize;
@@ -178,12 +178,7 @@ impl Cpu {
         }
         let cpl = a.dpl();
         let (stack, mut sp) = if long {
-            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (cpl as u32) << 5);
-            let ss = Segment {
-                selector: cpl as u16,
-                attributes,
-                ..Segment::default()
-            };
+            let ss = Segment::null(cpl as u16, (cpl as u32) << 5);
             (NewStack::long(ss, cpl), self.task_stack64(cpl as u32)?)
         } else {
             let (ss, sp) = self.task_stack(cpl)?;
@@ -259,12 +254,7 @@ impl Cpu {
             if !to64 || rpl == 3 || ss as u8 & 3 != rpl {
                 return Err(self.gp(0));
             }
-            let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE | (rpl as u32) << 5);
-            Segment {
-                selector: ss,
-                attributes,
-                ..Segment::default()
-            }
+            Segment::null(ss, (rpl as u32) << 5)
         } else {
             self.check_stack_segment(ss, rpl, exception::GP)?
         };
@@ -288,14 +278,11 @@ impl Cpu {
             let a = s.attributes;
             let inner = !a.unusable() && a.dpl() < self.cpl && !a.conforming();
             if inner {
-                let attributes = SegmentAttributes(SegmentAttributes::UNUSABLE);
                 self.set_segment(
                     n,
                     Segment {
-                        selector: 0,
                         base: s.base,
-                        limit: 0,
-                        attributes,
+                        ..Segment::null(0, 0)
                     },
                 );
             }

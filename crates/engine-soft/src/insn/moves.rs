@@ -52,12 +52,12 @@ fn mov_mi<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 }
 
 /// Zero extension of a `T` to the destination's size.
-fn movzx<D: Word, T: Word>(cpu: &mut Cpu, op: &Op) -> R {
+fn movzx<T: Word, D: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let v = cpu.operand::<T>(op, 1, op.b)?;
     cpu.set(op.a, D::from_u64(v.to_u64()));
     Ok(())
 }
-fn movsx<D: Word, T: Word>(cpu: &mut Cpu, op: &Op) -> R {
+fn movsx<T: Word, D: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let v = cpu.operand::<T>(op, 1, op.b)?;
     cpu.set(op.a, D::from_u64(v.to_i64() as u64));
     Ok(())
@@ -208,17 +208,17 @@ pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
     Some(match i.mnemonic() {
         Mnemonic::Mov => return mov(i, op),
         Mnemonic::Movzx => match source_size(i) {
-            1 => sized!(op.size, movzx_from_u8),
-            _ => sized!(op.size, movzx_from_u16),
+            1 => sized!(op.size, movzx, u8),
+            _ => sized!(op.size, movzx, u16),
         },
         Mnemonic::Movsx => match source_size(i) {
-            1 => sized!(op.size, movsx_from_u8),
-            _ => sized!(op.size, movsx_from_u16),
+            1 => sized!(op.size, movsx, u8),
+            _ => sized!(op.size, movsx, u16),
         },
         Mnemonic::Movsxd => match op.size {
             1 => movsx::<u16, u16>,
             2 => movsx::<u32, u32>,
-            _ => movsx::<u64, u32>,
+            _ => movsx::<u32, u64>,
         },
         Mnemonic::Lea => sized!(op.size, lea),
         Mnemonic::Bswap => sized!(op.size, bswap),
@@ -229,19 +229,6 @@ pub(crate) fn lower(i: &Instruction, op: &mut Op) -> Option<Handler> {
         m if is_setcc(m) => setcc,
         _ => return None,
     })
-}
-
-fn movzx_from_u8<D: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    movzx::<D, u8>(cpu, op)
-}
-fn movzx_from_u16<D: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    movzx::<D, u16>(cpu, op)
-}
-fn movsx_from_u8<D: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    movsx::<D, u8>(cpu, op)
-}
-fn movsx_from_u16<D: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    movsx::<D, u16>(cpu, op)
 }
 
 fn is_cmov(m: Mnemonic) -> bool {

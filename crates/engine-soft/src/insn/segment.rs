@@ -137,7 +137,7 @@ fn store_selector<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
 }
 
 /// The descriptor a selector names, if the current privilege may see it (LAR, LSL, VERR, VERW).
-fn visible(cpu: &mut Cpu, selector: u16) -> R<Option<(Descriptor, u64)>> {
+fn visible(cpu: &mut Cpu, selector: u16) -> R<Option<Descriptor>> {
     if is_null(selector) {
         return Ok(None);
     }
@@ -150,44 +150,39 @@ fn visible(cpu: &mut Cpu, selector: u16) -> R<Option<(Descriptor, u64)>> {
     let a = l.descriptor.attributes();
     let rpl = selector as u8 & 3;
     let seen = a.conforming() || a.dpl() >= cpu.cpl.max(rpl);
-    Ok(seen.then_some((l.descriptor, l.high)))
+    Ok(seen.then_some(l.descriptor))
 }
 
-fn lar<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
+/// The descriptor LAR or LSL tells of: code, data, or a system descriptor of a type it knows. Gates have
+/// access rights but no limit.
+fn inspected(cpu: &mut Cpu, op: &Op, gates: bool) -> R<Option<Descriptor>> {
     cpu.needs_protected()?;
     let v = cpu.operand::<u16>(op, 1, op.b)?;
     let long = cpu.long_mode();
-    let found = visible(cpu, v)?.filter(|(d, _)| {
+    let found = visible(cpu, v)?.filter(|d| {
         let a = d.attributes();
         a.is_code_or_data()
             || match a.kind() {
-                kind::LDT | kind::TSS_AVAILABLE | kind::TSS_BUSY | kind::CALL_GATE => true,
-                kind::TSS16_AVAILABLE | kind::TSS16_BUSY | kind::CALL_GATE16 | kind::TASK_GATE => !long,
+                kind::LDT | kind::TSS_AVAILABLE | kind::TSS_BUSY => true,
+                kind::TSS16_AVAILABLE | kind::TSS16_BUSY => !long,
+                kind::CALL_GATE => gates,
+                kind::CALL_GATE16 | kind::TASK_GATE => gates && !long,
                 _ => false,
             }
     });
     cpu.flags.set_zf(found.is_some());
-    if let Some((d, _)) = found {
+    Ok(found)
+}
+
+fn lar<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
+    if let Some(d) = inspected(cpu, op, true)? {
         cpu.set(op.a, T::from_u64(d.0 >> 32 & 0x00ff_ff00));
     }
     Ok(())
 }
 
 fn lsl<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    cpu.needs_protected()?;
-    let v = cpu.operand::<u16>(op, 1, op.b)?;
-    let long = cpu.long_mode();
-    let found = visible(cpu, v)?.filter(|(d, _)| {
-        let a = d.attributes();
-        a.is_code_or_data()
-            || match a.kind() {
-                kind::LDT | kind::TSS_AVAILABLE | kind::TSS_BUSY => true,
-                kind::TSS16_AVAILABLE | kind::TSS16_BUSY => !long,
-                _ => false,
-            }
-    });
-    cpu.flags.set_zf(found.is_some());
-    if let Some((d, _)) = found {
+    if let Some(d) = inspected(cpu, op, false)? {
         cpu.set(op.a, T::from_u64(d.limit() as u64));
     }
     Ok(())
@@ -197,7 +192,7 @@ fn verify(cpu: &mut Cpu, op: &Op) -> R {
     cpu.needs_protected()?;
     let v = cpu.operand::<u16>(op, 0, op.a)?;
     let found = visible(cpu, v)?;
-    let ok = found.is_some_and(|(d, _)| {
+    let ok = found.is_some_and(|d| {
         let a = d.attributes();
         a.is_code_or_data() && if op.x == 0 { a.readable() } else { a.writable() }
     });

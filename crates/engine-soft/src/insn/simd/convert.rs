@@ -1,7 +1,6 @@
 //! Conversions between number formats.
 
 use super::lanes::{Element, V, high, low};
-use super::moves::{enter_mmx, put_mmx};
 use super::shape::*;
 use crate::cpu::{Cpu, R};
 use crate::decode::{Handler, Op};
@@ -166,8 +165,8 @@ fn from_mmx<D: Element, F: Convert<u32, D>>(cpu: &mut Cpu, op: &Op) -> R {
     cpu.sse()?;
     let v = if op.mem == Op::NO_MEMORY {
         cpu.mmx()?;
-        enter_mmx(cpu);
-        cpu.fpu.significand[(op.b & 7) as usize]
+        cpu.mmx_enter();
+        cpu.mm(op.b)
     } else {
         let ea = cpu.ea(op);
         cpu.read(op.seg, ea)?
@@ -194,9 +193,9 @@ fn to_mmx<S: Element, F: Convert<S, u32>>(cpu: &mut Cpu, op: &Op) -> R {
     };
     let mut env = Env::from_mxcsr(cpu.mxcsr);
     let r = [0, 1].map(|i| F::f(&mut env, S::at(v, i)));
-    enter_mmx(cpu);
+    cpu.mmx_enter();
     deliver(cpu, &env)?;
-    put_mmx(cpu, op.a, r[0] as u64 | (r[1] as u64) << 32);
+    cpu.set_mm(op.a, r[0] as u64 | (r[1] as u64) << 32);
     Ok(())
 }
 

@@ -313,24 +313,11 @@ fn masked(l: &Low) -> Option<Handler> {
     })
 }
 
-/// Puts the x87 registers to MMX use: TOP becomes 0 and all tags valid (SDM vol. 3A §14.4).
-pub(super) fn enter_mmx(cpu: &mut Cpu) {
-    cpu.fpu.status &= !0x3800;
-    cpu.fpu.tag = 0;
-}
-
-/// Writes an MMX register; the exponent field above it becomes all ones.
-pub(super) fn put_mmx(cpu: &mut Cpu, n: u8, v: u64) {
-    enter_mmx(cpu);
-    cpu.fpu.significand[(n & 7) as usize] = v;
-    cpu.fpu.sign_exponent[(n & 7) as usize] = 0xffff;
-}
-
 fn movq2dq(cpu: &mut Cpu, op: &Op) -> R {
     cpu.sse()?;
     cpu.mmx()?;
-    enter_mmx(cpu);
-    let v = cpu.fpu.significand[(op.b & 7) as usize];
+    cpu.mmx_enter();
+    let v = cpu.mm(op.b);
     put::<SSE>(cpu, op.a, v as V, 0);
     Ok(())
 }
@@ -339,7 +326,8 @@ fn movdq2q(cpu: &mut Cpu, op: &Op) -> R {
     cpu.sse()?;
     cpu.mmx()?;
     let v = reg(cpu, op.b)[0];
-    put_mmx(cpu, op.a, v);
+    cpu.mmx_enter();
+    cpu.set_mm(op.a, v);
     Ok(())
 }
 
