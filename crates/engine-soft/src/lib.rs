@@ -3,7 +3,7 @@
 //! The interpreter decodes guest code into blocks of operations, caches them by the physical page they
 //! came from, and runs them one handler after the other. It aims at being exact and plain: faster engines
 //! are checked against it.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cpu;
 mod decode;
@@ -11,9 +11,10 @@ mod float;
 mod insn;
 mod partition;
 mod probe;
+mod translate;
 mod vcpu;
 
-pub use partition::SoftEngine;
+pub use partition::{Settings, SoftEngine, Translation};
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -23,7 +23,7 @@ const MEASURE: Duration = Duration::from_millis(20);
 
 /// Runs [`LOOP`] for [`MEASURE`].
 pub fn probe() -> ProbeReport {
-    let engine = SoftEngine::new();
+    let engine = SoftEngine::default();
     let report = |fitness, finding| ProbeReport {
         engine: engine.name(),
         fitness,

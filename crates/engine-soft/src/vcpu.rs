@@ -1,7 +1,8 @@
 //! The execution loop: attention, blocks, exceptions.
 
 use crate::cpu::{Cpu, Fault, R, Stop};
-use crate::decode::{Blocks, Op};
+use crate::decode::{Blocks, NEVER, Op};
+use crate::translate::{After, Translator};
 use donjon_engine::{Attention, EngineError, Exit, Vcpu};
 use donjon_memory::Ram;
 use donjon_x86::bits::rflags;
@@ -13,15 +14,17 @@ use std::sync::atomic::Ordering;
 pub(crate) struct SoftVcpu {
     cpu: Cpu,
     blocks: Blocks,
+    translator: Option<Translator>,
     ram: Arc<Ram>,
 }
 
 impl SoftVcpu {
-    pub fn new(cpu: Cpu) -> Self {
+    pub fn new(cpu: Cpu, translator: Option<Translator>) -> Self {
         let ram = cpu.board.ram.clone();
         Self {
             cpu,
             blocks: Blocks::new(),
+            translator,
             ram,
         }
     }
@@ -88,8 +91,7 @@ impl SoftVcpu {
     }
 
     /// The attention bits that concern the processor in its present state.
-    fn interesting(&self) -> u32 {
-        let cpu = &self.cpu;
+    fn interesting(cpu: &Cpu) -> u32 {
         match cpu.activity {
             Activity::WaitForSipi => Attention::KICK | Attention::INIT | Attention::SIPI,
             Activity::Shutdown => Attention::KICK | Attention::INIT,
@@ -133,6 +135,52 @@ impl SoftVcpu {
                 })
             }
             None => Self::execute(cpu, run.ops, || true),
+        }
+    }
+
+    /// Runs translated code if there is any or it is time to make it, else interprets a block.
+    #[inline(always)]
+    fn proceed(&mut self) -> R {
+        let Some(translator) = &mut self.translator else {
+            return self.block(false);
+        };
+        let cpu = &mut self.cpu;
+        let run = self.blocks.at(cpu, &self.ram)?;
+        let (Some(heat), Some(at)) = (run.heat, run.at) else {
+            return self.block(false);
+        };
+        if *heat < translator.threshold {
+            *heat += 1;
+            let generation = self.ram.code().cell(at);
+            if cpu.is64() {
+                return Self::execute(cpu, run.ops, || {
+                    generation.load(Ordering::Relaxed) == run.generation
+                });
+            }
+            return self.block(false);
+        }
+        let Some(mode) = Translator::mode(cpu).filter(|_| *heat != NEVER) else {
+            return self.block(false);
+        };
+        let interest = Self::interesting(cpu);
+        let after = match translator.run(cpu, at, mode, interest) {
+            Some(after) => after,
+            None => {
+                let blocks = &self.blocks;
+                let threshold = translator.threshold;
+                if !translator.translate(cpu, at, mode, |at| blocks.heat(at) >= threshold / 2) {
+                    self.blocks.set_heat(at, NEVER);
+                    return self.block(false);
+                }
+                match translator.run(cpu, at, mode, interest) {
+                    Some(after) => after,
+                    None => return self.block(false),
+                }
+            }
+        };
+        match after {
+            After::One => self.block(true),
+            After::Cold | After::Attend => Ok(()),
         }
     }
 
@@ -261,7 +309,7 @@ impl Vcpu for SoftVcpu {
             } else {
                 let raised = self.cpu.board.attention.bits();
                 let bits = if raised != 0 {
-                    raised & self.interesting()
+                    raised & Self::interesting(&self.cpu)
                 } else {
                     0
                 };
@@ -277,15 +325,17 @@ impl Vcpu for SoftVcpu {
                 Activity::Shutdown => return Exit::Shutdown,
                 _ => {
                     return Exit::Halt {
-                        wake: self.interesting(),
+                        wake: Self::interesting(&self.cpu),
                     };
                 }
             }
             again = false;
             let result = if self.cpu.debugging() {
                 self.watched(single)
+            } else if single {
+                self.block(true)
             } else {
-                self.block(single)
+                self.proceed()
             };
             match result {
                 Ok(()) | Err(Stop::EndBlock) => {}

@@ -4,7 +4,7 @@ use donjon_engine_soft::SoftEngine;
 
 #[test]
 fn the_probe_measures_something() {
-    let report = SoftEngine::new().probe();
+    let report = SoftEngine::default().probe();
     let Fitness::Measured { mips } = report.fitness else {
         panic!("{report:?}")
     };

@@ -32,6 +32,11 @@ impl Attention {
         self.bits.load(Relaxed)
     }
 
+    /// The word's address, for code that looks at it by itself.
+    pub fn address(&self) -> usize {
+        &raw const self.bits as usize
+    }
+
     /// Sets bits and wakes the vCPU.
     pub fn raise(&self, bits: u32) {
         if self.bits.fetch_or(bits, SeqCst) & bits != bits {

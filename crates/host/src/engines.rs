@@ -91,7 +91,7 @@ pub fn select(choice: EngineChoice) -> Result<Selected, EngineSelectError> {
 
 /// The software engine.
 pub(crate) fn software() -> Box<dyn Engine> {
-    Box::new(donjon_engine_soft::SoftEngine::new())
+    Box::new(donjon_engine_soft::SoftEngine::default())
 }
 
 fn choose(

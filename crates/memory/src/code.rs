@@ -16,6 +16,10 @@ const PAGE_SHIFT: usize = 12;
 pub struct CodeMap {
     chunks: Box<[AtomicU64]>,
     generations: Box<[AtomicU32]>,
+    /// Times any generation moved on.
+    changes: AtomicU64,
+    /// Times a page without marks got one.
+    marked: AtomicU64,
 }
 
 /// The bits of the chunks that `len` bytes at `offset` touch within the offset's page.
@@ -32,6 +36,8 @@ impl CodeMap {
         Self {
             chunks: (0..pages).map(|_| AtomicU64::new(0)).collect(),
             generations: (0..pages).map(|_| AtomicU32::new(0)).collect(),
+            changes: AtomicU64::new(0),
+            marked: AtomicU64::new(0),
         }
     }
 
@@ -47,13 +53,34 @@ impl CodeMap {
         &self.generations[offset >> PAGE_SHIFT]
     }
 
+    /// How often any page's generation has moved on.
+    #[inline(always)]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Acquire)
+    }
+
+    /// How often a page without marks got one.
+    #[inline(always)]
+    pub fn marked(&self) -> u64 {
+        self.marked.load(Acquire)
+    }
+
+    /// Whether any byte of the page that holds `offset` is marked.
+    pub fn is_marked(&self, offset: usize) -> bool {
+        self.chunks[offset >> PAGE_SHIFT].load(SeqCst) != 0
+    }
+
     /// Marks `len` bytes at `offset` (within one page) as code about to be decoded and returns the page's
     /// generation. Bytes read after this call are either current, or the generation has moved on.
     pub fn mark(&self, offset: usize, len: usize) -> u32 {
         let page = offset >> PAGE_SHIFT;
         let generation = self.generations[page].load(SeqCst);
         let mask = chunk_mask(offset, len);
-        if self.chunks[page].fetch_or(mask, SeqCst) & mask != mask {
+        let before = self.chunks[page].fetch_or(mask, SeqCst);
+        if before == 0 {
+            self.marked.fetch_add(1, SeqCst);
+        }
+        if before & mask != mask {
             // Another vCPU may have stored before it could see the mark, with the store still in its
             // store buffer. The barrier makes every thread's earlier stores visible before we read.
             membarrier::all_threads();
@@ -80,6 +107,7 @@ impl CodeMap {
             // The order matters: whoever reads the new generation must not have its marks wiped.
             self.chunks[page].store(0, SeqCst);
             self.generations[page].fetch_add(1, SeqCst);
+            self.changes.fetch_add(1, SeqCst);
         }
     }
 }

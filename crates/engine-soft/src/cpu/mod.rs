@@ -19,8 +19,10 @@ pub(crate) use descriptor::{Loaded, NewStack, is_null};
 pub(crate) use fault::{Fault, R, Software, Stop};
 pub use flags::Flags;
 pub(crate) use memory::{Kind, Place};
+pub(crate) use tlb::perm;
 
 use crate::decode::Op;
+use crate::translate::Direct;
 use donjon_engine::{Attention, Clock, CpuIo, LocalApic};
 use donjon_memory::{Ram, Word};
 use donjon_x86::bits::{cr0, cr4, rflags};
@@ -84,6 +86,8 @@ pub(crate) struct Cpu {
     need_read: u8,
     need_write: u8,
     need_fetch: u8,
+    /// What translated code reaches by itself.
+    pub direct: Direct,
     pub ldtr: Segment,
     pub tr: Segment,
     pub gdtr: DescriptorTable,
@@ -133,6 +137,7 @@ impl Cpu {
             need_read: 0,
             need_write: 0,
             need_fetch: 0,
+            direct: Direct::default(),
             ldtr: Segment::default(),
             tr: Segment::default(),
             gdtr: DescriptorTable::default(),

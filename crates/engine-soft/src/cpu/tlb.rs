@@ -88,6 +88,20 @@ impl Tlb {
         hit.then_some(e.offset | (linear & 0xfff) as usize)
     }
 
+    /// As [`Tlb::lookup`], and whether the translation is global.
+    pub fn lookup_global(&self, linear: u64, need: u8) -> Option<(usize, bool)> {
+        let offset = self.lookup(linear, need)?;
+        let e = &self.entries[(linear >> 12) as usize % ENTRIES];
+        Some((offset, e.epoch == self.global_epoch))
+    }
+
+    /// Whether a piece of a large page around `linear` may be present.
+    pub fn may_be_large(&self, linear: u64) -> bool {
+        [21, 22, 30]
+            .iter()
+            .any(|shift| self.large[bucket(linear >> 12, *shift)])
+    }
+
     /// Enters the translation of `linear`'s page to the RAM page at `offset`.
     pub fn insert(&mut self, linear: u64, offset: usize, found: &Translation, perm: u8) {
         let page = linear >> 12;

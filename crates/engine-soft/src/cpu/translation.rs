@@ -75,15 +75,18 @@ impl Cpu {
     /// Drops all translations.
     pub fn flush_tlb(&mut self) {
         self.tlb.flush_all();
+        self.direct.stale.all = true;
     }
 
     /// Drops the non-global translations of every PCID.
     pub fn flush_tlb_nonglobal(&mut self) {
         self.tlb.flush_every_pcid();
+        self.direct.stale.local = true;
     }
 
     /// Drops the translations of one linear page.
     pub fn flush_tlb_page(&mut self, linear: u64) {
+        self.direct.stale.page(linear, self.tlb.may_be_large(linear));
         self.tlb.invalidate(linear);
     }
 
@@ -91,6 +94,7 @@ impl Cpu {
     pub fn flush_tlb_pcid(&mut self, pcid: u16) {
         let current = self.pcid();
         self.tlb.flush_pcid(pcid, current);
+        self.direct.stale.local |= pcid == current;
     }
 
     /// The current PCID.
@@ -108,6 +112,7 @@ impl Cpu {
         self.cr3 = cr3;
         let next = self.pcid();
         self.tlb.switch(previous, next, keep);
+        self.direct.stale.local = true;
     }
 
     #[cold]
@@ -188,6 +193,45 @@ impl Cpu {
         }
         let access = self.access(kind == Kind::Write);
         self.fill(seg, linear, access)
+    }
+
+    /// The RAM page behind `linear` for an access by translated code, walking the page tables if needed, and
+    /// whether its translation is global. `None`: a fault, or not RAM; the vCPU is as before.
+    pub fn direct_page(
+        &mut self,
+        linear: u64,
+        write: bool,
+        need: u8,
+        user: bool,
+        ac: bool,
+    ) -> Option<(usize, bool)> {
+        if let Some((at, global)) = self.tlb.lookup_global(linear, need) {
+            return Some((at & !0xfff, global));
+        }
+        if !paging::canonical(linear) {
+            return None;
+        }
+        let access = Access {
+            write,
+            fetch: false,
+            user,
+            ac,
+        };
+        let (cr2, fault) = (self.cr2, self.fault);
+        let place = self.fill(Seg::Ds as u8, linear, access);
+        (self.cr2, self.fault) = (cr2, fault);
+        let Ok(Place::Ram(_)) = place else { return None };
+        let (at, global) = self.tlb.lookup_global(linear, need)?;
+        Some((at & !0xfff, global))
+    }
+
+    /// As [`Cpu::place_fetch`] in 64-bit code, without a trace of a fault, and whether it is global.
+    pub fn direct_fetch(&mut self, linear: u64) -> Option<(usize, bool)> {
+        let (cr2, fault) = (self.cr2, self.fault);
+        let place = self.place_fetch(linear);
+        (self.cr2, self.fault) = (cr2, fault);
+        let Ok(Place::Ram(_)) = place else { return None };
+        self.tlb.lookup_global(linear, self.need_fetch)
     }
 
     /// Where the next instruction byte at linear address `linear` is.

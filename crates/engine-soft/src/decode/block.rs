@@ -21,6 +21,8 @@ struct Entry {
     /// Bytes it covers.
     len: u16,
     count: u8,
+    /// Times it was interpreted, up to [`NEVER`].
+    heat: u16,
     /// Whether its only instruction runs into a second page (then [`Blocks::seconds`] knows more).
     crosses: bool,
 }
@@ -31,6 +33,7 @@ const EMPTY: Entry = Entry {
     first: 0,
     len: 0,
     count: 0,
+    heat: 0,
     crosses: false,
 };
 
@@ -43,7 +46,12 @@ pub(crate) struct Run<'a> {
     pub generation: u32,
     /// Bytes they cover.
     pub len: u16,
+    /// Times they were interpreted: the caller counts.
+    pub heat: Option<&'a mut u16>,
 }
+
+/// The heat of a block that will never be translated.
+pub(crate) const NEVER: u16 = u16::MAX;
 
 /// A direct-mapped cache of blocks.
 pub(crate) struct Blocks {
@@ -90,6 +98,7 @@ impl Blocks {
                     at: None,
                     generation: 0,
                     len: decoded.len,
+                    heat: None,
                 });
             }
         };
@@ -100,14 +109,31 @@ impl Blocks {
         if !hit || e.crosses && !self.second_page_holds(cpu, at, n)? {
             self.decode(cpu, at, n)?;
         }
-        let e = &self.entries[n];
+        let e = &mut self.entries[n];
         let ops = &self.ops[e.first as usize..e.first as usize + e.count as usize];
         Ok(Run {
             ops,
             at: (!e.crosses).then_some(at),
             generation: e.generation,
             len: e.len,
+            heat: (!e.crosses).then_some(&mut e.heat),
         })
+    }
+
+    /// How often 64-bit code at RAM offset `at` was interpreted, as far as is known.
+    pub fn heat(&self, at: usize) -> u16 {
+        let key = key(at, CodeSize::Bits64);
+        let e = &self.entries[slot(key)];
+        if e.key == key { e.heat } else { 0 }
+    }
+
+    /// Sets what [`Blocks::heat`] tells.
+    pub fn set_heat(&mut self, at: usize, heat: u16) {
+        let key = key(at, CodeSize::Bits64);
+        let e = &mut self.entries[slot(key)];
+        if e.key == key {
+            e.heat = heat;
+        }
     }
 
     #[cold]
@@ -135,6 +161,7 @@ impl Blocks {
             first,
             len,
             count,
+            heat: 0,
             crosses: second.is_some(),
         };
         Ok(())

@@ -1,12 +1,12 @@
 //! From guest bytes to [`Op`]s.
 
 mod block;
-mod features;
+pub(crate) mod features;
 mod fetch;
 mod lower;
 mod op;
 mod operand;
 
-pub(crate) use block::Blocks;
+pub(crate) use block::{Blocks, NEVER};
 pub use op::{Handler, Op};
 pub(crate) use operand::size_code;

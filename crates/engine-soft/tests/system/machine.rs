@@ -204,7 +204,7 @@ impl Machine {
             io: ports.clone(),
             vcpus: vcpus.collect(),
         };
-        let partition: Box<dyn Partition> = SoftEngine::new().create(config).unwrap();
+        let partition: Box<dyn Partition> = SoftEngine::default().create(config).unwrap();
         let vcpus = (0..count).map(|n| partition.take_vcpu(n).unwrap()).collect();
         let state = CpuState::reset();
         Self {
