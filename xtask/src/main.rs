@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask bench boot`.
+//! Development tasks: `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask bench`.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -29,23 +29,15 @@ enum Task {
     /// Measure against other hypervisors.
     Bench {
         #[command(subcommand)]
-        what: Bench,
+        what: bench::Bench,
     },
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// Time to the guest's first line in user space, and to power-off, for donjon and for QEMU's TCG.
-    Boot(bench::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(args) => test::test(&args),
         Task::Fuzz(args) => fuzz::fuzz(&args),
-        Task::Bench {
-            what: Bench::Boot(args),
-        } => bench::boot(&args),
+        Task::Bench { what } => bench::bench(&what),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

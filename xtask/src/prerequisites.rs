@@ -2,14 +2,17 @@
 
 use crate::command::{cargo, command, run, succeeds};
 use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
 
 /// A program, and the Debian package it is in.
 type Program = (&'static str, &'static str);
 
+const GCC: Program = ("gcc", "gcc");
+
 /// Fuzz targets (libFuzzer is C++) and the guest's test program are built, the built-in image is downloaded,
 /// terminals and other users are played.
 const PROGRAMS: [Program; 5] = [
-    ("gcc", "gcc"),
+    GCC,
     ("g++", "g++"),
     ("apt-get", "apt"),
     ("script", "bsdutils"),
@@ -31,7 +34,7 @@ pub fn install() -> Result<()> {
         .filter(|(program, _)| !exists(program))
         .map(|(_, package)| *package)
         .collect();
-    if !std::path::Path::new(LIBC.0).exists() {
+    if !has_libc() {
         packages.push(LIBC.1);
     }
     install_packages(&packages)?;
@@ -57,6 +60,19 @@ pub fn need((program, package): Program) -> Result<()> {
     } else {
         install_packages(&[package])
     }
+}
+
+/// Installs what builds static programs in C if it is missing.
+pub fn need_c() -> Result<()> {
+    need(GCC)?;
+    match has_libc() {
+        true => Ok(()),
+        false => install_packages(&[LIBC.1]),
+    }
+}
+
+fn has_libc() -> bool {
+    Path::new(LIBC.0).exists()
 }
 
 fn install_packages(packages: &[&str]) -> Result<()> {
@@ -89,6 +105,14 @@ fn install_packages(packages: &[&str]) -> Result<()> {
 }
 
 fn exists(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where a program is, given its name or its path.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    // Joining a path that is absolute gives that path.
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|p| p.is_file())
 }

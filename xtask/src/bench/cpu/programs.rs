@@ -1,0 +1,175 @@
+//! The programs, in one directory: they name each other without a path, so that guests and the host run the
+//! same files with the same words.
+
+use super::newc;
+use crate::command::{command, root, run};
+use crate::prerequisites::find;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The environment variable that selects rows.
+pub const WORDS: &str = "BENCH_ROWS";
+/// Where the sources are, from the workspace's root.
+const SOURCES: &str = "xtask/bench/cpu";
+/// Sources that are not linked into the program that has the rows.
+const APART: [&str; 2] = ["nothing.c", "unit.c"];
+/// The dynamic linker's name here; everywhere else it depends on the architecture.
+const LINKER: &str = "ld.so";
+
+/// Built and put in place.
+pub struct Programs {
+    directory: PathBuf,
+    names: BTreeSet<String>,
+}
+
+impl Programs {
+    /// Compiles what is ours, and takes busybox from the initrd of the image `tiny` and the compiler from the
+    /// host.
+    pub fn build(directory: &Path, tiny: &Path) -> Result<Self> {
+        // Nothing of earlier runs.
+        let _ = fs::remove_dir_all(directory);
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let mut programs = Self {
+            directory: directory.into(),
+            names: BTreeSet::new(),
+        };
+        programs.compile()?;
+        let initrd = fs::read(tiny).with_context(|| format!("cannot read {}", tiny.display()))?;
+        let busybox =
+            newc::find(&initrd, "bin/busybox").context("cannot take busybox from the image tiny")?;
+        let target = programs.target("busybox");
+        fs::write(&target, busybox)?;
+        run(command("chmod", &["755"]).arg(&target))?;
+        programs.take_compiler()?;
+        Ok(programs)
+    }
+
+    /// The rows on the host. The environment is what a kernel gives its first program.
+    pub fn command(&self, words: Option<&str>) -> Command {
+        let mut c = self.rows();
+        c.env_clear().envs([("HOME", "/"), ("TERM", "linux")]);
+        c.envs(words.map(|w| (WORDS, w)));
+        c
+    }
+
+    /// An error unless each word selects something.
+    pub fn check_words(&self, words: &str) -> Result<()> {
+        let list = output(self.rows().arg("list"))?;
+        match words.split(',').find(|w| !list.contains(w)) {
+            Some(word) => bail!("no row's name contains {word}; they are:\n{}", list.trim_end()),
+            None => Ok(()),
+        }
+    }
+
+    /// All, with their names.
+    pub fn files(&self) -> Result<Vec<(&str, Vec<u8>)>> {
+        let read = |name: &String| fs::read(self.directory.join(name));
+        self.names.iter().map(|n| Ok((&n[..], read(n)?))).collect()
+    }
+
+    fn rows(&self) -> Command {
+        let mut c = Command::new(self.directory.join("rows"));
+        c.current_dir(&self.directory);
+        c
+    }
+
+    /// A place for one more.
+    fn target(&mut self, name: &str) -> PathBuf {
+        self.names.insert(name.into());
+        self.directory.join(name)
+    }
+
+    fn compile(&mut self) -> Result<()> {
+        let mut rows = gcc(&["-static", "-fno-math-errno"], &self.target("rows"));
+        rows.args(sources()?.iter().filter(|name| !APART.contains(&&name[..])));
+        run(&mut rows)?;
+        run(gcc(&["-static", "-nostdlib"], &self.target("nothing")).arg("nothing.c"))?;
+        run(gcc(&["-E", "-P"], &self.target("unit.i")).arg("unit.c"))
+    }
+
+    fn take_compiler(&mut self) -> Result<()> {
+        for name in ["cc1", "as"] {
+            let path = output(&mut command("gcc", &[&format!("-print-prog-name={name}")]))?;
+            let path = find(path.trim()).with_context(|| format!("gcc's {name} is nowhere"))?;
+            let libraries = output(command("ldd", &[]).arg(&path))?;
+            fs::copy(&path, self.target(name)).with_context(|| format!("cannot copy {}", path.display()))?;
+            for (name, path) in libraries_in(&libraries) {
+                fs::copy(path, self.target(name)).with_context(|| format!("cannot copy {path}"))?;
+            }
+        }
+        if !self.names.contains(LINKER) {
+            bail!("gcc's programs name no dynamic linker");
+        }
+        Ok(())
+    }
+}
+
+/// In the sources' directory, so that paths of this host get into nothing.
+fn gcc(options: &[&str], target: &Path) -> Command {
+    let mut c = Command::new("gcc");
+    c.current_dir(root().join(SOURCES));
+    c.args(["-O2", "-Wall", "-Wextra", "-D_GNU_SOURCE"])
+        .args(options)
+        .arg("-o")
+        .arg(target);
+    c
+}
+
+/// The names of all sources in C, sorted: the same program from each checkout.
+fn sources() -> Result<BTreeSet<String>> {
+    let directory = root().join(SOURCES);
+    let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names: Result<BTreeSet<_>> = names.collect();
+    Ok(names?.into_iter().filter(|name| name.ends_with(".c")).collect())
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let line = crate::command::shown(command);
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start: {line}"))?;
+    if !output.status.success() {
+        bail!(
+            "{} from: {line}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Libraries in the output of ldd(1): the name each is looked for by, and where it is.
+fn libraries_in(ldd: &str) -> impl Iterator<Item = (&str, &str)> {
+    ldd.lines().filter_map(|line| {
+        let (line, _address) = line.trim().rsplit_once(" (")?;
+        match line.split_once(" => ") {
+            Some(library) => Some(library),
+            // Without an arrow: the dynamic linker by its path, and the kernel's vDSO, which is in no file.
+            None => line.starts_with('/').then_some((LINKER, line)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_found_where_ldd_says() {
+        let ldd = "\tlinux-vdso.so.1 (0x00007ffd)\n\
+                   \tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f00)\n\
+                   \t/lib64/ld-linux-x86-64.so.2 (0x00007f01)\n";
+        let found: Vec<_> = libraries_in(ldd).collect();
+        assert_eq!(
+            found,
+            [
+                ("libz.so.1", "/lib/x86_64-linux-gnu/libz.so.1"),
+                ("ld.so", "/lib64/ld-linux-x86-64.so.2")
+            ]
+        );
+    }
+}
