@@ -6,7 +6,7 @@ use crate::{fuzz, nextest, prerequisites};
 use anyhow::Result;
 
 /// Cases of the conformance run in CI.
-const CASES: &str = "1000000";
+const CASES: u64 = 1_000_000;
 /// Seconds for each fuzz target in CI.
 const FUZZ_SECONDS: u64 = 10;
 
@@ -16,8 +16,8 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Cases of the conformance run.
-    #[arg(long, default_value = CASES)]
-    cases: String,
+    #[arg(long, default_value_t = CASES)]
+    cases: u64,
     /// Seconds for each fuzz target.
     #[arg(long, default_value_t = FUZZ_SECONDS)]
     fuzz_seconds: u64,
@@ -85,7 +85,17 @@ pub fn test(args: &Args) -> Result<()> {
                 "donjon-conformance",
                 "--",
             ];
-            run(&mut cargo(&[&program[..], &["--cases", &args.cases]].concat()))
+            let conformance = |arguments: &[&str]| run(&mut cargo(&[&program[..], arguments].concat()));
+            // Each of the two engines gets half; what they run is not the same.
+            let half = (args.cases / 2).max(1).to_string();
+            for (engine, seed) in [("soft,interpreter", "1"), ("soft,translator", "2")] {
+                conformance(&["--cases", &half, "--engine", engine, "--seed", seed])?;
+                conformance(&["--blocks", "--engine", engine, "--seed", seed])?;
+                conformance(&["--programs", "--engine", engine, "--seed", seed])?;
+            }
+            // Hot code only: the two in turn.
+            conformance(&["--programs"])?;
+            conformance(&["--system"])
         });
         steps.step("fuzz", |_| fuzz::all(args.fuzz_seconds));
     }

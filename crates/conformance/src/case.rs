@@ -97,6 +97,9 @@ pub struct Case {
 }
 
 impl Case {
+    /// The most pieces of code of a case of one instruction; more are a program.
+    pub const PIECES: usize = 3;
+
     /// A case of these bytes in a plain state, which `change` adjusts: registers zero, the stack pointer in
     /// the middle of the scratch area, everything masked.
     pub fn of_bytes(mode: Mode, bytes: &[u8], change: impl FnOnce(&mut Regs)) -> Self {

@@ -9,7 +9,7 @@ mod operands;
 mod special;
 mod state;
 
-pub use address::{base_of as segment_base, limit_of as segment_limit};
+pub use address::{base_of as segment_base, encode_sib, limit_of as segment_limit};
 pub use finish::jump;
 
 use crate::case::{Case, CodeBytes, Mode, Patch};
@@ -39,6 +39,29 @@ pub struct Background {
     pub read_only: Vec<u64>,
 }
 
+impl Background {
+    /// Background number `epoch` under a seed.
+    pub fn new(seed: u64, epoch: u64) -> Self {
+        let mut rng = Rng::new(seed, !epoch);
+        let mut area = |bytes: u64| -> Vec<u64> {
+            let words = bytes / 8;
+            (0..words)
+                .map(|i| {
+                    if i % 8 == 0 {
+                        rng.draw()
+                    } else {
+                        Flavor::any(&mut rng).word(&mut rng)
+                    }
+                })
+                .collect()
+        };
+        Self {
+            scratch: area(SCRATCH_SIZE),
+            read_only: area(PAGE),
+        }
+    }
+}
+
 impl Generator {
     /// A generator over those of `forms` that run.
     pub fn new(seed: u64, forms: &[Form]) -> Self {
@@ -60,23 +83,7 @@ impl Generator {
 
     /// The background of all cases from `epoch * EPOCH` to the next epoch.
     pub fn background(&self, epoch: u64) -> Background {
-        let mut rng = Rng::new(self.seed, !epoch);
-        let mut area = |bytes: u64| -> Vec<u64> {
-            let words = bytes / 8;
-            (0..words)
-                .map(|i| {
-                    if i % 8 == 0 {
-                        rng.draw()
-                    } else {
-                        Flavor::any(&mut rng).word(&mut rng)
-                    }
-                })
-                .collect()
-        };
-        Background {
-            scratch: area(SCRATCH_SIZE),
-            read_only: area(PAGE),
-        }
+        Background::new(self.seed, epoch)
     }
 
     /// Case `index`.

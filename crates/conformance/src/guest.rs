@@ -21,7 +21,11 @@ use donjon_x86::cpuid::CpuModel;
 use donjon_x86::exception;
 use donjon_x86::{CpuState, Seg};
 use std::sync::Arc;
-use watchdog::Watchdog;
+use std::time::Duration;
+pub use watchdog::Watchdog;
+
+/// How long a case may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why there is no engine to run cases on.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl EngineRunner {
             template: tables::cpu_state(),
             background: vec![0; words],
             shadow: vec![0; words],
-            watchdog: Watchdog::new(attention.clone()),
+            watchdog: Watchdog::new(attention.clone(), PATIENCE),
             attention,
         })
     }
@@ -93,6 +97,11 @@ impl EngineRunner {
         };
         write(tables::SCRATCH_AT, &b.scratch);
         write(tables::READ_ONLY_AT, &b.read_only);
+    }
+
+    /// Instructions run so far.
+    pub fn instructions(&self) -> u64 {
+        self.vcpu.instructions()
     }
 
     /// Runs one case.
@@ -113,6 +122,10 @@ impl EngineRunner {
         let state = self.vcpu.save();
         let mut outcome = self.outcome(&exit, &state);
         outcome.memory = self.collect();
+        if case.program.len() > Case::PIECES {
+            // A program may have stored anywhere in it.
+            self.write_code(CODE, &[CODE_FILL; CODE_SIZE as usize]);
+        }
         for piece in &case.program {
             self.write_code(
                 piece.address,

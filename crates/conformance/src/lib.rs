@@ -17,10 +17,12 @@ pub mod layout;
 #[allow(unsafe_code)]
 pub mod native;
 pub mod outcome;
+pub mod program;
 pub mod regs;
 pub mod replay;
 pub mod report;
 pub mod rng;
 pub mod suite;
+pub mod system;
 pub mod undefined;
 pub mod values;

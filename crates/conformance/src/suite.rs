@@ -198,7 +198,13 @@ impl Shared<'_> {
         guest: &mut EngineRunner,
     ) -> std::io::Result<()> {
         native.start(cases)?;
-        let got: Vec<_> = cases.iter().map(|c| guest.run(c)).collect();
+        let got: Vec<_> = cases
+            .iter()
+            .map(|c| {
+                crate::native::crash::at(self.options.seed, c.index);
+                guest.run(c)
+            })
+            .collect();
         let expected = native.finish(cases)?;
         for ((case, expected), got) in cases.iter().zip(expected).zip(got) {
             let (expected, differences) = match (expected, got) {

@@ -5,7 +5,7 @@
 //! *vendor* are defined by each manufacturer, differently.
 
 mod faults;
-mod fpu;
+pub(crate) mod fpu;
 
 use crate::case::{Case, Mode};
 use crate::outcome::{End, Outcome};
@@ -177,8 +177,19 @@ fn operand_bits(i: &Instruction) -> u32 {
     }
 }
 
+fn is_shift(i: &Instruction) -> bool {
+    use Mnemonic::*;
+    matches!(
+        i.mnemonic(),
+        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd
+    )
+}
+
 /// The shift count of a shift or rotate, masked as the processor does.
 fn count(case: &Case, i: &Instruction) -> u32 {
+    if !is_shift(i) {
+        return 0;
+    }
     let raw = match i.op_kind(i.op_count() - 1) {
         OpKind::Immediate8 => i.immediate8() as u64,
         OpKind::Register => value(case, Register::CL),
@@ -230,65 +241,12 @@ pub fn undefined(case: &Case, native: &Outcome) -> Undefined {
         }
         // Not the manual but hypervisors: see `forms::named`.
         Int1 => u.rip = true,
-        // AND, OR, XOR, TEST.
-        And | Or | Xor | Test => u.rflags = AF,
-        // ANDN, BLSI, BLSMSK, BLSR, BZHI.
-        Andn | Blsi | Blsmsk | Blsr | Bzhi => u.rflags = AF | PF,
-        // BEXTR.
-        Bextr => u.rflags = AF | SF | PF,
-        // MUL, IMUL.
-        Mul | Imul => u.rflags = SF | ZF | AF | PF,
-        // DIV, IDIV.
-        Div | Idiv => u.rflags = STATUS,
-        // SAL/SAR/SHL/SHR.
-        Shl | Sal | Shr | Sar => {
-            let n = count(case, &i);
-            if n != 0 {
-                u.rflags = AF;
-                if n != 1 {
-                    u.rflags |= OF;
-                }
-                if n >= operand_bits(&i) && i.mnemonic() != Sar {
-                    u.rflags |= CF;
-                }
-            }
-        }
-        // RCL/RCR/ROL/ROR.
-        Rol | Ror | Rcl | Rcr if !matches!(count(case, &i), 0 | 1) => u.rflags = OF,
         // SHLD, SHRD.
-        Shld | Shrd => {
-            let n = count(case, &i);
-            if n != 0 {
-                u.rflags = AF;
-                if n != 1 {
-                    u.rflags |= OF;
-                }
-                if n > operand_bits(&i) {
-                    u.rflags = STATUS;
-                    destination(case, &i, &mut u);
-                }
-            }
-        }
-        // BSF, BSR. With a zero source the destination is "undefined" in older manuals; both vendors leave
-        // it as it was (AMD APM vol. 3, BSF), and so must an engine.
-        Bsf | Bsr => u.rflags = CF | OF | SF | AF | PF,
-        // BT, BTC, BTR, BTS.
-        Bt | Btc | Btr | Bts => u.rflags = OF | SF | AF | PF,
-        // LZCNT, TZCNT.
-        Lzcnt | Tzcnt => u.rflags = OF | SF | PF | AF,
-        // AAA, AAS.
-        Aaa | Aas => u.rflags = OF | SF | ZF | PF,
-        // AAD, AAM.
-        Aad | Aam => u.rflags = OF | AF | CF,
-        // DAA, DAS.
-        Daa | Das => u.rflags = OF,
+        Shld | Shrd if count(case, &i) > operand_bits(&i) => destination(case, &i, &mut u),
         // BSWAP: "when a 16-bit register is referenced, the result is undefined".
         Bswap if i.op0_register().size() == 2 => destination(case, &i, &mut u),
         // RDRAND, RDSEED: random, and may fail.
-        Rdrand | Rdseed => {
-            u.rflags = CF;
-            destination(case, &i, &mut u);
-        }
+        Rdrand | Rdseed => destination(case, &i, &mut u),
         // RDTSC, RDTSCP, CPUID, XGETBV, RDPID: the guest's own; their high halves are zero.
         Rdtsc => low_halves(&mut u, &[0, 2]),
         Rdtscp => low_halves(&mut u, &[0, 1, 2]),
@@ -305,7 +263,69 @@ pub fn undefined(case: &Case, native: &Outcome) -> Undefined {
         }
         _ => {}
     }
+    u.rflags |= flags(&i, count(case, &i));
     u
+}
+
+/// The flags that an instruction leaves undefined; `n` is its shift count, if it has one.
+pub(crate) fn flags(i: &Instruction, n: u32) -> u64 {
+    use Mnemonic::*;
+    match i.mnemonic() {
+        // AND, OR, XOR, TEST.
+        And | Or | Xor | Test => AF,
+        // ANDN, BLSI, BLSMSK, BLSR, BZHI.
+        Andn | Blsi | Blsmsk | Blsr | Bzhi => AF | PF,
+        // BEXTR.
+        Bextr => AF | SF | PF,
+        // MUL, IMUL.
+        Mul | Imul => SF | ZF | AF | PF,
+        // DIV, IDIV.
+        Div | Idiv => STATUS,
+        // SAL/SAR/SHL/SHR.
+        Shl | Sal | Shr | Sar if n != 0 => {
+            let carry = n >= operand_bits(i) && i.mnemonic() != Sar;
+            AF | if n != 1 { OF } else { 0 } | if carry { CF } else { 0 }
+        }
+        // RCL/RCR/ROL/ROR.
+        Rol | Ror | Rcl | Rcr if !matches!(n, 0 | 1) => OF,
+        // SHLD, SHRD.
+        Shld | Shrd if n > operand_bits(i) => STATUS,
+        Shld | Shrd if n != 0 => AF | if n != 1 { OF } else { 0 },
+        // BSF, BSR. With a zero source the destination is "undefined" in older manuals; both vendors leave
+        // it as it was (AMD APM vol. 3, BSF), and so must an engine.
+        Bsf | Bsr => CF | OF | SF | AF | PF,
+        // BT, BTC, BTR, BTS.
+        Bt | Btc | Btr | Bts => OF | SF | AF | PF,
+        // LZCNT, TZCNT.
+        Lzcnt | Tzcnt => OF | SF | PF | AF,
+        // AAA, AAS.
+        Aaa | Aas => OF | SF | ZF | PF,
+        // AAD, AAM.
+        Aad | Aam => OF | AF | CF,
+        // DAA, DAS.
+        Daa | Das => OF,
+        // RDRAND, RDSEED: whether they fail is random.
+        Rdrand | Rdseed => CF,
+        _ => 0,
+    }
+}
+
+/// The shift counts an instruction may have, as far as they differ in what they leave undefined; none if it
+/// does not shift.
+pub(crate) fn counts(i: &Instruction) -> Vec<u32> {
+    if !is_shift(i) {
+        return Vec::new();
+    }
+    let bits = operand_bits(i);
+    let mask = if bits == 64 { 63 } else { 31 };
+    match i.op_kind(i.op_count() - 1) {
+        OpKind::Immediate8 => vec![i.immediate8() as u32 & mask],
+        OpKind::Register => [0, 1, 2, bits, bits + 1]
+            .into_iter()
+            .filter(|n| *n <= mask)
+            .collect(),
+        _ => vec![1],
+    }
 }
 
 fn is_far(i: &Instruction) -> bool {

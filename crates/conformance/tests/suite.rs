@@ -1,15 +1,17 @@
 //! The suite as a whole: an engine that is right passes, one that is wrong does not.
 
+mod wrong;
+
 use donjon_conformance::case::Mode;
 use donjon_conformance::compare::compare;
+use donjon_conformance::engines::soft;
 use donjon_conformance::forms::{self, Form};
 use donjon_conformance::generate::Generator;
 use donjon_conformance::native::NativeRunner;
 use donjon_conformance::outcome::{End, Outcome};
 use donjon_conformance::suite::{self, Options};
-use donjon_engine::{Engine, EngineError, Exit, Partition, PartitionConfig, ProbeReport, Vcpu};
-use donjon_engine_soft::SoftEngine;
-use donjon_x86::CpuState;
+use donjon_engine_soft::Translation;
+use wrong::{Mistake, Wrong};
 
 const MODEL: &str = "x86-64-v3";
 
@@ -29,11 +31,25 @@ fn options(cases: u64, pattern: Option<&str>) -> Options {
     }
 }
 
+/// Half of the cases each: of every form, for either engine, other ones.
 #[test]
-fn the_software_cpu_agrees_with_the_processor() {
+fn the_interpreter_agrees_with_the_processor() {
+    agrees(Translation::Never, 20);
+}
+
+#[test]
+fn the_translator_agrees_with_the_processor() {
+    agrees(Translation::Always, 21);
+}
+
+fn agrees(translation: Translation, seed: u64) {
     let forms = all_forms();
-    let cases = forms.len() as u64 * 10;
-    let s = suite::run(&SoftEngine::new(), MODEL, &forms, &options(cases, None)).unwrap();
+    let cases = forms.len() as u64 * 5;
+    let options = Options {
+        seed,
+        ..options(cases, None)
+    };
+    let s = suite::run(&soft(translation), MODEL, &forms, &options).unwrap();
     let reports: String = s
         .groups
         .iter()
@@ -48,52 +64,6 @@ fn the_software_cpu_agrees_with_the_processor() {
     assert_eq!(s.cases, cases);
     let named = forms.iter().filter(|f| f.named.is_some()).count();
     assert_eq!(s.coverage.covered + named, s.coverage.implemented);
-}
-
-/// What is wrong with a wrong engine's answers.
-type Mistake = fn(&mut CpuState);
-
-/// The software CPU, with a mistake in every state it saves.
-struct Wrong(Mistake);
-struct WrongPartition(Box<dyn Partition>, Mistake);
-struct WrongVcpu(Box<dyn Vcpu>, Mistake);
-
-impl Engine for Wrong {
-    fn name(&self) -> &'static str {
-        "wrong"
-    }
-    fn probe(&self) -> ProbeReport {
-        SoftEngine::new().probe()
-    }
-    fn create(&self, config: PartitionConfig) -> Result<Box<dyn Partition>, EngineError> {
-        Ok(Box::new(WrongPartition(
-            SoftEngine::new().create(config)?,
-            self.0,
-        )))
-    }
-}
-
-impl Partition for WrongPartition {
-    fn take_vcpu(&self, index: usize) -> Result<Box<dyn Vcpu>, EngineError> {
-        Ok(Box::new(WrongVcpu(self.0.take_vcpu(index)?, self.1)))
-    }
-}
-
-impl Vcpu for WrongVcpu {
-    fn run(&mut self) -> Exit {
-        self.0.run()
-    }
-    fn save(&self) -> CpuState {
-        let mut s = self.0.save();
-        (self.1)(&mut s);
-        s
-    }
-    fn load(&mut self, state: &CpuState) -> Result<(), EngineError> {
-        self.0.load(state)
-    }
-    fn instructions(&self) -> u64 {
-        self.0.instructions()
-    }
 }
 
 #[test]

@@ -431,7 +431,7 @@ impl Builder {
 }
 
 /// ModRM and SIB for a base and an index. `spare` asks for a SIB byte where none is needed.
-fn encode_sib(
+pub fn encode_sib(
     base: Option<u8>,
     index: Option<u8>,
     scale: u8,

@@ -20,16 +20,14 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    const PATIENCE: Duration = Duration::from_secs(2);
-
-    /// Watches the vCPU behind `attention`.
-    pub fn new(attention: Arc<Attention>) -> Self {
+    /// Watches the vCPU behind `attention`; no case may take longer than `patience`.
+    pub fn new(attention: Arc<Attention>, patience: Duration) -> Self {
         let progress = Arc::new(Progress::default());
         let seen = progress.clone();
         let watch = move || {
             let mut last = 0;
             while !seen.over.load(Acquire) {
-                std::thread::park_timeout(Self::PATIENCE);
+                std::thread::park_timeout(patience);
                 let now = seen.count.load(Acquire);
                 if now % 2 == 1 && now == last {
                     attention.raise(Attention::KICK);

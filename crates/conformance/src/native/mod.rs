@@ -11,6 +11,7 @@
 //!
 //! This is the only module with `unsafe` code.
 
+pub mod crash;
 mod segments;
 mod shared;
 mod stubs;
@@ -34,6 +35,8 @@ pub const BATCH: usize = shared::BATCH;
 pub const PATCH_BYTES: usize = shared::PATCH_BYTES;
 /// The most patches of a case.
 pub const PATCHES: usize = shared::PATCHES;
+/// The most pieces of code of a case.
+pub const PIECES: usize = shared::PIECES;
 
 /// Why a case has no native outcome.
 #[derive(Clone, PartialEq, Eq, Debug)]

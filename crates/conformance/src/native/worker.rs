@@ -274,6 +274,11 @@ fn run(input: &Input, output: &mut Output) {
             output.exit = EXIT_STUB;
             output.rip = if s.stub == 1 { STUB_FALL } else { STUB_TAKEN };
         }
+        if input.code_count as usize > crate::case::Case::PIECES {
+            // A program may have stored anywhere in it.
+            (CODE as *mut u8).write_bytes(CODE_FILL, CODE_SIZE as usize);
+            return;
+        }
         const FILL: [u8; crate::case::CodeBytes::MAX] = [CODE_FILL; crate::case::CodeBytes::MAX];
         for piece in input.code.iter().take(input.code_count as usize) {
             write_code(piece.address, &FILL, piece.len as usize);

@@ -15,15 +15,8 @@ const UE: u16 = 1 << 4;
 /// Adds what `i` leaves undefined in x87 state and images.
 pub fn undefined(case: &Case, i: &Instruction, _native: &Outcome, u: &mut Undefined) {
     use Mnemonic::*;
+    u.status = codes(i);
     match i.mnemonic() {
-        // Arithmetic, loads and stores: "C0, C2, C3: undefined".
-        Fadd | Faddp | Fiadd | Fsub | Fsubp | Fisub | Fsubr | Fsubrp | Fisubr | Fmul | Fmulp | Fimul
-        | Fdiv | Fdivp | Fidiv | Fdivr | Fdivrp | Fidivr | Fabs | Fchs | Fld | Fld1 | Fldl2e | Fldl2t
-        | Fldlg2 | Fldln2 | Fldpi | Fldz | Fild | Fbld | Fst | Fstp | Fist | Fistp | Fisttp | Fbstp
-        | Fsqrt | Fscale | Frndint | Fxtract | Fxch | Fincstp | Fdecstp | Fcmovb | Fcmove | Fcmovbe
-        | Fcmovu | Fcmovnb | Fcmovne | Fcmovnbe | Fcmovnu => u.status = C0 | C2 | C3,
-        // Control: "C0, C1, C2, C3: undefined".
-        Fldcw | Fnstcw | Fnstsw | Fnclex | Ffree | Ffreep | Fnop | Wait => u.status = C0 | C1 | C2 | C3,
         // Transcendental: C0 and C3 undefined, C2 also where there is no reduction; a result within one unit
         // in the last place (vol. 1 §8.3.10), so that C1 (rounded up) and the inexact and underflow flags
         // may differ with it.
@@ -54,6 +47,22 @@ pub fn undefined(case: &Case, i: &Instruction, _native: &Outcome, u: &mut Undefi
             }
         }
         _ => {}
+    }
+}
+
+/// The condition codes that arithmetic and control leave undefined.
+pub fn codes(i: &Instruction) -> u16 {
+    use Mnemonic::*;
+    match i.mnemonic() {
+        // Arithmetic, loads and stores: "C0, C2, C3: undefined".
+        Fadd | Faddp | Fiadd | Fsub | Fsubp | Fisub | Fsubr | Fsubrp | Fisubr | Fmul | Fmulp | Fimul
+        | Fdiv | Fdivp | Fidiv | Fdivr | Fdivrp | Fidivr | Fabs | Fchs | Fld | Fld1 | Fldl2e | Fldl2t
+        | Fldlg2 | Fldln2 | Fldpi | Fldz | Fild | Fbld | Fst | Fstp | Fist | Fistp | Fisttp | Fbstp
+        | Fsqrt | Fscale | Frndint | Fxtract | Fxch | Fincstp | Fdecstp | Fcmovb | Fcmove | Fcmovbe
+        | Fcmovu | Fcmovnb | Fcmovne | Fcmovnbe | Fcmovnu => C0 | C2 | C3,
+        // Control: "C0, C1, C2, C3: undefined".
+        Fldcw | Fnstcw | Fnstsw | Fnclex | Ffree | Ffreep | Fnop | Wait => C0 | C1 | C2 | C3,
+        _ => 0,
     }
 }
 
