@@ -1,10 +1,12 @@
 //! bzImage by the Linux/x86 64-bit boot protocol (Linux Documentation/arch/x86/boot.rst).
 
-use super::bytes::{get, u16_at, u32_at, u64_at};
+use super::bytes::{u16_at, u32_at, u64_at};
 use super::entry::{COMMAND_LINE_ROOM, long_mode};
 use super::error::BootError;
-use super::image::Image;
-use super::{BootSource, crc32, initrd, write_command_line, zero_page};
+use super::image::{Image, Unpack};
+use super::payload::{self, Unfit};
+use super::vmlinux::{self, Unpacked};
+use super::{BootSource, checksum, initrd, pvh, write_command_line, zero_page};
 use crate::layout::{EXTENDED_START, low_ram_end};
 use donjon_memory::{HOLE_START, Ram};
 use donjon_x86::CpuState;
@@ -28,6 +30,8 @@ pub mod field {
     pub const INITRD_ADDR_MAX: usize = 0x22c;
     pub const XLOADFLAGS: usize = 0x236;
     pub const CMDLINE_SIZE: usize = 0x238;
+    pub const PAYLOAD_OFFSET: usize = 0x248;
+    pub const PAYLOAD_LENGTH: usize = 0x24c;
     pub const PREF_ADDRESS: usize = 0x258;
     pub const INIT_SIZE: usize = 0x260;
     /// Where the fields used here end.
@@ -43,13 +47,13 @@ const ENTRY_64: u64 = 0x200;
 const SECTOR: u64 = 512;
 
 /// The setup header of a file that passed all checks.
-struct Setup {
+pub struct Setup {
     /// The file's bytes up to [`field::END`].
-    raw: Vec<u8>,
+    pub raw: Vec<u8>,
     /// Where the protected-mode part begins in the file.
-    offset: u64,
+    pub offset: u64,
     /// Its size.
-    len: u64,
+    pub len: u64,
     /// Where it wants to be loaded and needs `init_size` bytes of memory.
     address: u64,
     init_size: u64,
@@ -72,8 +76,18 @@ pub fn load(source: &BootSource, ram: &Ram, rsdp: u64) -> Result<CpuState, BootE
             have: ram.size(),
         });
     }
-    verify_checksum(kernel, &setup)?;
-    kernel.copy_to(ram, setup.offset, setup.len, setup.address, "protected-mode code")?;
+    let version = version(kernel, &setup.raw)?;
+    if let Some((major, minor)) = version.filter(|&v| v < (6, 16))
+        && !checksum::is_right(kernel, setup.offset + setup.len)?
+    {
+        let what = format!("the checksum of its code is wrong (Linux {major}.{minor})");
+        return Err(kernel.damaged(what));
+    }
+    let unpacked = unpack(kernel, &setup, version, ram);
+    let end = end.max(unpacked.map_or(0, |u| u.end));
+    if unpacked.is_none() {
+        kernel.copy_to(ram, setup.offset, setup.len, setup.address, "protected-mode code")?;
+    }
 
     let limit = u64::from(u32_at(&setup.raw, field::INITRD_ADDR_MAX)) + 1;
     let placed = source
@@ -83,8 +97,26 @@ pub fn load(source: &BootSource, ram: &Ram, rsdp: u64) -> Result<CpuState, BootE
         .transpose()?;
     let room = (u32_at(&setup.raw, field::CMDLINE_SIZE) as usize).min(COMMAND_LINE_ROOM - 1);
     write_command_line(ram, &source.command_line, room)?;
+    if let Some(Unpacked { entry, .. }) = unpacked {
+        return pvh::enter(ram, entry, placed, rsdp);
+    }
     zero_page::write(ram, &setup.raw, setup.address as u32, placed, rsdp)?;
     Ok(long_mode(ram, setup.address + ENTRY_64)?)
+}
+
+/// Unpacks the kernel on the host, if that can be done. Whatever stands against it is no error: the kernel's
+/// own code then unpacks it, or says what is wrong.
+fn unpack(kernel: &Image, setup: &Setup, version: Option<(u32, u32)>, ram: &Ram) -> Option<Unpacked> {
+    if kernel.unpack() == Unpack::Never {
+        return None;
+    }
+    let unpacked = match version {
+        Some((5.., _)) => payload::find(kernel, setup).and_then(|p| vmlinux::load(kernel, &p, ram)),
+        _ => Err(Unfit::Version),
+    };
+    unpacked
+        .inspect_err(|why| tracing::debug!(%why, "the guest unpacks its kernel itself"))
+        .ok()
 }
 
 fn parse(kernel: &Image) -> Result<Setup, BootError> {
@@ -135,58 +167,6 @@ fn parse(kernel: &Image) -> Result<Setup, BootError> {
         address,
         init_size,
     })
-}
-
-/// Kernels before 6.16 end in a checksum over setup and code ("The image checksum" in boot.rst of those
-/// versions). Signing for Secure Boot changes two fields of the PE header afterwards, so these count as
-/// zero, which they were when the kernel was built.
-fn verify_checksum(kernel: &Image, setup: &Setup) -> Result<(), BootError> {
-    let holes = signing_fields(kernel)?;
-    let (mut plain, mut unsigned) = (crc32::START, crc32::START);
-    kernel.for_each_piece(0, setup.offset + setup.len, "its code", |at, piece| {
-        plain = crc32::update(plain, piece);
-        if at == 0 {
-            let mut piece = piece.to_vec();
-            for hole in holes.iter().flatten() {
-                if let Some(field) = piece.get_mut(hole.clone()) {
-                    field.fill(0);
-                }
-            }
-            unsigned = crc32::update(unsigned, &piece);
-        } else {
-            unsigned = crc32::update(unsigned, piece);
-        }
-        Ok(())
-    })?;
-    if plain == 0 || unsigned == 0 {
-        return Ok(());
-    }
-    match version(kernel, &setup.raw)? {
-        Some(v) if v < (6, 16) => Err(kernel.damaged(format!(
-            "the checksum of its code is wrong (Linux {}.{})",
-            v.0, v.1
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Where the PE optional header (PE format specification, "Optional Header") has its CheckSum and its
-/// certificate-table entry.
-fn signing_fields(kernel: &Image) -> Result<[Option<std::ops::Range<usize>>; 2], BootError> {
-    let mut head = vec![0; kernel.len().min(4096) as usize];
-    kernel.read(0, &mut head, "setup header")?;
-    let pe = u32_at(&head, 0x3c) as usize;
-    if !head.starts_with(b"MZ") || get(&head, pe) != Some(*b"PE\0\0") || pe > 0x1000 {
-        return Ok([None, None]);
-    }
-    let optional = pe + 24;
-    // PE32+ has its data directories 16 bytes further on than PE32.
-    let directories = optional + if u16_at(&head, optional) == 0x20b { 112 } else { 96 };
-    let certificates = directories + 4 * 8;
-    Ok([
-        Some(optional + 64..optional + 68),
-        Some(certificates..certificates + 8),
-    ])
 }
 
 /// Major and minor number from the version string the header points to.

@@ -31,8 +31,8 @@ pub struct Elf {
     pub is_64: bool,
     /// PT_LOAD segments that take memory, by ascending address, not overlapping.
     pub segments: Vec<Segment>,
-    /// Entry point of the PVH note, if there is one.
-    pub pvh_entry: Option<u64>,
+    /// Stretches of the file that hold notes, and the alignment of these.
+    notes: Vec<(Segment, u64)>,
 }
 
 /// Reads and checks the headers.
@@ -81,14 +81,14 @@ pub fn parse(kernel: &Image) -> Result<Elf, BootError> {
     kernel.read(table, &mut headers, "its table of segments")?;
 
     let mut segments = vec![];
-    let mut pvh_entry = None;
+    let mut notes = vec![];
     for raw in headers.chunks_exact(entry_size.into()) {
         let (segment, align) = segment(raw, is_64);
         match u32_at(raw, 0) {
             PT_LOAD if segment.memory_len > 0 || segment.file_len > 0 => {
                 segments.push(checked(kernel, segment)?)
             }
-            PT_NOTE if pvh_entry.is_none() => pvh_entry = find_pvh_note(kernel, segment, align)?,
+            PT_NOTE => notes.push((segment, align)),
             _ => {}
         }
     }
@@ -106,8 +106,26 @@ pub fn parse(kernel: &Image) -> Result<Elf, BootError> {
     Ok(Elf {
         is_64,
         segments,
-        pvh_entry,
+        notes,
     })
+}
+
+impl Elf {
+    /// The entry point of the PVH note, if there is one. `read` gives bytes of the file.
+    pub fn pvh_entry(
+        &self,
+        kernel: &Image,
+        read: impl Fn(u64, &mut [u8]) -> Result<(), BootError>,
+    ) -> Result<Option<u64>, BootError> {
+        for (segment, align) in &self.notes {
+            let mut notes = vec![0; segment.file_len.min(MAX_NOTES) as usize];
+            read(segment.offset, &mut notes)?;
+            if let Some(entry) = find_pvh_note(kernel, &notes, *align)? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn segment(raw: &[u8], is_64: bool) -> (Segment, u64) {
@@ -158,12 +176,10 @@ fn checked(kernel: &Image, s: Segment) -> Result<Segment, BootError> {
 
 /// The note that names the PVH entry point: name "Xen", type XEN_ELFNOTE_PHYS32_ENTRY
 /// (Xen public/elfnote.h).
-fn find_pvh_note(kernel: &Image, segment: Segment, align: u64) -> Result<Option<u64>, BootError> {
+fn find_pvh_note(kernel: &Image, notes: &[u8], align: u64) -> Result<Option<u64>, BootError> {
     const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
-    let mut notes = vec![0; segment.file_len.min(MAX_NOTES) as usize];
-    kernel.read(segment.offset, &mut notes, "its notes")?;
     let align = if align == 8 { 8 } else { 4 };
-    let mut rest = &notes[..];
+    let mut rest = notes;
     while rest.len() >= 12 {
         let [name_len, len, kind] = [0, 4, 8].map(|at| u32_at(rest, at));
         let start = (12 + name_len as usize).next_multiple_of(align);

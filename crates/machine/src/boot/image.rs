@@ -3,6 +3,7 @@
 use super::error::BootError;
 use donjon_memory::Ram;
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,16 @@ impl std::fmt::Display for Role {
     }
 }
 
+/// Who unpacks the kernel inside a bzImage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unpack {
+    /// The host, much faster, if what comes out has a PVH entry; else the guest.
+    #[default]
+    Auto,
+    /// The guest, as on hardware: its kernel then may choose a random address (KASLR).
+    Never,
+}
+
 /// A kernel or an initrd. It stays open, so that a reset domain loads the same file again even if its name
 /// is gone.
 #[derive(Clone, Debug)]
@@ -43,6 +54,7 @@ pub struct Image {
     path: PathBuf,
     len: u64,
     content: Content,
+    unpack: Unpack,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +100,7 @@ impl Image {
             path: path.into(),
             len,
             content: Content::File(Arc::new(file)),
+            unpack: Unpack::default(),
         })
     }
 
@@ -105,12 +118,32 @@ impl Image {
             path: name.into(),
             len: bytes.len() as u64,
             content: Content::Bytes(bytes),
+            unpack: Unpack::default(),
         })
+    }
+
+    /// The same kernel, unpacked by whom `unpack` says if it is a bzImage.
+    pub fn with_unpack(self, unpack: Unpack) -> Self {
+        Self { unpack, ..self }
+    }
+
+    /// A file of `len` bytes inside this one, of which only the beginning is known.
+    pub(super) fn beginning_inside(&self, beginning: &[u8], len: u64) -> Self {
+        Self {
+            len,
+            content: Content::Bytes(beginning.into()),
+            ..self.clone()
+        }
     }
 
     /// Its name.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Who unpacks it.
+    pub(super) fn unpack(&self) -> Unpack {
+        self.unpack
     }
 
     /// Its size in bytes; never zero.
@@ -126,7 +159,10 @@ impl Image {
             return Err(self.truncated(what, needed));
         }
         match &self.content {
-            Content::Bytes(b) => out.copy_from_slice(&b[offset as usize..needed as usize]),
+            Content::Bytes(b) => match b.get(offset as usize..needed as usize) {
+                Some(bytes) => out.copy_from_slice(bytes),
+                None => return Err(self.truncated(what, needed)),
+            },
             Content::File(f) => f.read_exact_at(out, offset).map_err(|cause| BootError::Read {
                 role: self.role,
                 path: self.path.clone(),
@@ -172,6 +208,16 @@ impl Image {
         })
     }
 
+    /// A range of the file as a stream.
+    pub(super) fn range(&self, offset: u64, len: u64) -> Range<'_> {
+        let end = offset.saturating_add(len);
+        Range {
+            image: self,
+            at: offset,
+            end,
+        }
+    }
+
     pub(super) fn truncated(&self, what: &str, needed: u64) -> BootError {
         BootError::Truncated {
             path: self.path.clone(),
@@ -194,6 +240,23 @@ impl Image {
             found: found.into(),
             fix: fix.into(),
         }
+    }
+}
+
+/// See [`Image::range`].
+pub(super) struct Range<'a> {
+    image: &'a Image,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Range<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = (out.len() as u64).min(self.end - self.at);
+        let read = self.image.read(self.at, &mut out[..n as usize], "payload");
+        read.map_err(io::Error::other)?;
+        self.at += n;
+        Ok(n as usize)
     }
 }
 

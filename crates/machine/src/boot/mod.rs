@@ -8,27 +8,34 @@
 //! 0x2_0000  command line, at most 64 KiB
 //! ```
 //!
+//! The kernel inside a bzImage is unpacked here and entered by PVH where that is possible ([`Unpack`]).
+//!
 //! Files come from anywhere and are not trusted: every offset and address in them is checked before use,
 //! and nothing is read that guest RAM could not hold.
 
 mod bytes;
 mod bzimage;
-mod crc32;
+mod checksum;
 mod elf;
 mod entry;
 mod error;
 mod image;
 mod initrd;
 mod kind;
+mod lz4;
+mod payload;
 mod pvh;
 pub mod sample;
+mod sparse;
 #[cfg(test)]
 mod tests;
+mod unpack;
+mod vmlinux;
 mod zero_page;
 
 pub use entry::with_firmware_msrs;
 pub use error::BootError;
-pub use image::{Image, Role};
+pub use image::{Image, Role, Unpack};
 
 use donjon_memory::Ram;
 use donjon_x86::CpuState;

@@ -1,9 +1,11 @@
 //! ELF kernels by the PVH boot protocol (Xen docs/misc/pvh.pandoc, public/arch-x86/hvm/start_info.h).
 
 use super::bytes::put;
+use super::elf::{self, Elf, Segment};
 use super::entry::{COMMAND_LINE, COMMAND_LINE_ROOM, START_INFO, ZERO_PAGE, protected_mode};
 use super::error::BootError;
-use super::{BootSource, elf, initrd, write_command_line};
+use super::image::Image;
+use super::{BootSource, initrd, sparse, write_command_line};
 use crate::layout::{EXTENDED_START, low_ram_end, memory_map};
 use donjon_memory::{HOLE_END, HOLE_START, Ram};
 use donjon_x86::CpuState;
@@ -17,14 +19,31 @@ const MAP_ENTRY_LEN: usize = 24;
 pub fn load(source: &BootSource, ram: &Ram, rsdp: u64) -> Result<CpuState, BootError> {
     let kernel = &source.kernel;
     let elf = elf::parse(kernel)?;
-    let Some(entry) = elf.pvh_entry else {
+    let Some(entry) = elf.pvh_entry(kernel, |offset, out| kernel.read(offset, out, "its notes"))? else {
         let bits = if elf.is_64 { "a 64" } else { "a 32" };
         let found = format!("{bits}-bit ELF file without a PVH note");
         let fix = "use its bzImage (arch/x86/boot/bzImage), or rebuild it with CONFIG_PVH=y; for the host's own: \
                    donjon run --kernel /boot/vmlinuz-$(uname -r)";
         return Err(kernel.wrong_kind(found, fix));
     };
+    let end = end_of(kernel, &elf, ram, source.initrd.as_ref().map_or(0, |i| i.len()))?;
+    check_entry(kernel, &elf, entry)?;
+    for s in &elf.segments {
+        kernel.for_each_piece(s.offset, s.file_len, "segment", |at, piece| {
+            Ok(sparse::write(ram, s.address + at, piece)?)
+        })?;
+    }
+    let placed = source
+        .initrd
+        .as_ref()
+        .map(|i| initrd::place(ram, i, end, HOLE_END))
+        .transpose()?;
+    write_command_line(ram, &source.command_line, COMMAND_LINE_ROOM - 1)?;
+    enter(ram, entry, placed, rsdp)
+}
 
+/// The end of the memory the segments take, which must all be there. `more` bytes will be needed besides.
+pub fn end_of(kernel: &Image, elf: &Elf, ram: &Ram, more: u64) -> Result<u64, BootError> {
     let mut end = 0;
     for s in &elf.segments {
         // Cannot overflow: the parser checked.
@@ -37,32 +56,34 @@ pub fn load(source: &BootSource, ram: &Ram, rsdp: u64) -> Result<CpuState, BootE
         }
     }
     if end > low_ram_end(ram) {
-        let needed = end.saturating_add(source.initrd.as_ref().map_or(0, |i| i.len()));
         let what = format!("kernel {}", kernel.path().display());
         return Err(BootError::Memory {
             what,
-            needed,
+            needed: end.saturating_add(more),
             have: ram.size(),
         });
     }
-    if !elf
-        .segments
-        .iter()
-        .any(|s| entry.wrapping_sub(s.address) < s.memory_len)
-    {
-        return Err(kernel.damaged(format!("its PVH entry {entry:#x} is in none of its segments")));
-    }
-    for s in &elf.segments {
-        kernel.copy_to(ram, s.offset, s.file_len, s.address, "segment")?;
-    }
+    Ok(end)
+}
 
-    let placed = source
-        .initrd
-        .as_ref()
-        .map(|i| initrd::place(ram, i, end, HOLE_END))
-        .transpose()?;
-    write_command_line(ram, &source.command_line, COMMAND_LINE_ROOM - 1)?;
-    write_start_info(ram, placed, rsdp)?;
+/// The entry must be where something was loaded.
+pub fn check_entry(kernel: &Image, elf: &Elf, entry: u64) -> Result<(), BootError> {
+    let inside = |s: &Segment| entry.wrapping_sub(s.address) < s.memory_len;
+    if elf.segments.iter().any(inside) {
+        return Ok(());
+    }
+    Err(kernel.damaged(format!("its PVH entry {entry:#x} is in none of its segments")))
+}
+
+/// Writes the start information of a kernel that is in RAM with its command line and its initrd; the state
+/// to enter it in.
+pub fn enter(
+    ram: &Ram,
+    entry: u64,
+    initrd: Option<initrd::Placed>,
+    rsdp: u64,
+) -> Result<CpuState, BootError> {
+    write_start_info(ram, initrd, rsdp)?;
     Ok(protected_mode(ram, entry)?)
 }
 

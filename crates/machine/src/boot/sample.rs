@@ -2,7 +2,7 @@
 
 use super::bytes::put;
 use super::bzimage::field;
-use super::crc32;
+use super::checksum;
 
 /// Where [`pvh_elf`] and [`bzimage`] load their code.
 pub const LOAD_ADDRESS: u64 = 0x10_0000;
@@ -43,9 +43,15 @@ pub fn pvh_elf(code: &[u8]) -> Vec<u8> {
 
 /// A bzImage whose 64-bit entry point is the first byte of `code`, with a correct checksum.
 pub fn bzimage(code: &[u8]) -> Vec<u8> {
+    bzimage_with_payload(code, b"")
+}
+
+/// As [`bzimage`], with a compressed kernel behind the code, which that would unpack. A payload has its unpacked
+/// size as the last four bytes.
+pub fn bzimage_with_payload(code: &[u8], payload: &[u8]) -> Vec<u8> {
     const SETUP: usize = 2 * 512;
     const ENTRY: usize = 0x200;
-    let body = (ENTRY + code.len() + 4).next_multiple_of(16);
+    let body = (ENTRY + code.len() + payload.len() + 4).next_multiple_of(16);
     let mut file = vec![0; SETUP + body];
     file[field::SETUP_SECTS] = 1;
     put(&mut file, field::SYSSIZE, (body as u32 / 16).to_le_bytes());
@@ -61,9 +67,20 @@ pub fn bzimage(code: &[u8]) -> Vec<u8> {
     put(&mut file, field::INIT_SIZE, (body as u32).to_le_bytes());
     put(&mut file, field::KERNEL_VERSION, 0x100u16.to_le_bytes());
     file[0x300..0x305].copy_from_slice(b"6.1.0");
-    file[SETUP + ENTRY..SETUP + ENTRY + code.len()].copy_from_slice(code);
+    let at = SETUP + ENTRY;
+    file[at..at + code.len()].copy_from_slice(code);
+    if !payload.is_empty() {
+        let at = ENTRY + code.len();
+        put(&mut file, field::PAYLOAD_OFFSET, (at as u32).to_le_bytes());
+        put(
+            &mut file,
+            field::PAYLOAD_LENGTH,
+            (payload.len() as u32).to_le_bytes(),
+        );
+        file[SETUP + at..SETUP + at + payload.len()].copy_from_slice(payload);
+    }
     let end = file.len() - 4;
-    let checksum = crc32::update(crc32::START, &file[..end]);
-    put(&mut file, end, checksum.to_le_bytes());
+    let sum = checksum::of(&file[..end]);
+    put(&mut file, end, sum.to_le_bytes());
     file
 }

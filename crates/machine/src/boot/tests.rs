@@ -5,6 +5,8 @@ use donjon_x86::bits::{cr0, efer};
 use donjon_x86::{Gpr, Seg};
 use proptest::prelude::*;
 
+mod packed;
+
 const CODE: &[u8] = b"\xf4\xeb\xfd";
 const RSDP: u64 = 0xe_0000;
 
@@ -114,7 +116,7 @@ fn signing_for_secure_boot_does_not_break_the_checksum() {
     file[0x40..0x44].copy_from_slice(b"PE\0\0");
     file[0x58..0x5a].copy_from_slice(&0x20bu16.to_le_bytes());
     let end = file.len() - 4;
-    let sum = crc32::update(crc32::START, &file[..end]);
+    let sum = checksum::of(&file[..end]);
     file[end..].copy_from_slice(&sum.to_le_bytes());
     file[0x58 + 64] = 0x4c;
     file[0x58 + 112 + 32] = 0x72;
