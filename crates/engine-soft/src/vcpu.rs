@@ -1,7 +1,7 @@
 //! The execution loop: attention, blocks, exceptions.
 
 use crate::cpu::{Cpu, Fault, R, Stop};
-use crate::decode::{Blocks, NEVER, Op};
+use crate::decode::{Blocks, Op};
 use crate::translate::{After, Translator};
 use donjon_engine::{Attention, EngineError, Exit, Vcpu};
 use donjon_memory::Ram;
@@ -91,7 +91,7 @@ impl SoftVcpu {
     }
 
     /// The attention bits that concern the processor in its present state.
-    fn interesting(cpu: &Cpu) -> u32 {
+    pub(crate) fn interesting(cpu: &Cpu) -> u32 {
         match cpu.activity {
             Activity::WaitForSipi => Attention::KICK | Attention::INIT | Attention::SIPI,
             Activity::Shutdown => Attention::KICK | Attention::INIT,
@@ -146,30 +146,30 @@ impl SoftVcpu {
         };
         let cpu = &mut self.cpu;
         let run = self.blocks.at(cpu, &self.ram)?;
-        let (Some(heat), Some(at)) = (run.heat, run.at) else {
+        let (Some(heat), Some(at)) = (run.heat, run.start) else {
             return self.block(false);
         };
         if *heat < translator.threshold {
             *heat += 1;
             let generation = self.ram.code().cell(at);
-            if cpu.is64() {
+            if cpu.is64() && run.at.is_some() {
                 return Self::execute(cpu, run.ops, || {
                     generation.load(Ordering::Relaxed) == run.generation
                 });
             }
             return self.block(false);
         }
-        let Some(mode) = Translator::mode(cpu).filter(|_| *heat != NEVER) else {
+        let Some(mode) = Translator::mode(cpu) else {
             return self.block(false);
         };
         let interest = Self::interesting(cpu);
+        let resets = translator.resets();
         let after = match translator.run(cpu, at, mode, interest) {
             Some(after) => after,
             None => {
                 let blocks = &self.blocks;
                 let threshold = translator.threshold;
                 if !translator.translate(cpu, at, mode, |at| blocks.heat(at) >= threshold / 2) {
-                    self.blocks.set_heat(at, NEVER);
                     return self.block(false);
                 }
                 match translator.run(cpu, at, mode, interest) {
@@ -178,9 +178,14 @@ impl SoftVcpu {
                 }
             }
         };
+        if translator.resets() != resets {
+            // What ran often before the arena was full need not do so now.
+            self.blocks.cool();
+        }
         match after {
             After::One => self.block(true),
-            After::Cold | After::Attend => Ok(()),
+            After::Cold | After::Attend | After::Go => Ok(()),
+            After::Done(result) => result,
         }
     }
 

@@ -34,6 +34,9 @@ pub(crate) mod private {
         /// # Safety
         /// `p` is valid for reads and writes of `Self`; it need not be aligned.
         unsafe fn fetch_add(p: *mut u8, v: Self) -> Self;
+        /// # Safety
+        /// `p` is valid for writes of `count` times `Self`; it need not be aligned.
+        unsafe fn fill(p: *mut u8, v: Self, count: usize);
     }
 }
 
@@ -67,7 +70,7 @@ mod native {
     use std::arch::asm;
 
     macro_rules! sealed {
-        ($t:ty, $kind:ident, $m:literal, $acc:tt) => {
+        ($t:ty, $kind:ident, $m:literal, $acc:tt, $stos:literal) => {
             impl Sealed for $t {
                 #[inline(always)]
                 unsafe fn load(p: *const u8) -> Self {
@@ -117,13 +120,21 @@ mod native {
                     };
                     v
                 }
+                #[inline]
+                unsafe fn fill(p: *mut u8, v: Self, count: usize) {
+                    // SAFETY: the caller vouches for the range; the ABI keeps DF clear.
+                    unsafe {
+                        asm!(concat!("rep ", $stos), in($acc) v, inout("rcx") count => _, inout("rdi") p => _,
+                             options(nostack, preserves_flags))
+                    };
+                }
             }
         };
     }
-    sealed!(u8, reg_byte, "", "al");
-    sealed!(u16, reg, ":x", "ax");
-    sealed!(u32, reg, ":e", "eax");
-    sealed!(u64, reg, ":r", "rax");
+    sealed!(u8, reg_byte, "", "al", "stosb");
+    sealed!(u16, reg, ":x", "ax", "stosw");
+    sealed!(u32, reg, ":e", "eax", "stosd");
+    sealed!(u64, reg, ":r", "rax", "stosq");
 
     /// Copies upwards, byte by byte as far as anyone can tell.
     ///
@@ -260,6 +271,12 @@ mod portable {
                 unsafe fn fetch_add(p: *mut u8, add: Self) -> Self {
                     // SAFETY: the caller's promise is passed on.
                     unsafe { $t::fetch_add(p, add) }
+                }
+                unsafe fn fill(p: *mut u8, v: Self, count: usize) {
+                    for n in 0..count {
+                        // SAFETY: inside the range that the caller vouches for.
+                        unsafe { $t::store(p.add(n * size_of::<Self>()), v) }
+                    }
                 }
             }
         };

@@ -270,10 +270,8 @@ impl Ram {
     pub fn fill<T: Word>(&self, offset: usize, v: T, count: usize) {
         let len = count.saturating_mul(T::SIZE);
         let p = self.span(offset, len);
-        for n in 0..count {
-            // SAFETY: `span` checked the whole range.
-            unsafe { T::store(p.add(n * T::SIZE), v) }
-        }
+        // SAFETY: `span` checked the whole range.
+        unsafe { <T as Sealed>::fill(p, v, count) }
         self.stored(offset, len);
     }
 

@@ -88,18 +88,11 @@ impl Tlb {
         hit.then_some(e.offset | (linear & 0xfff) as usize)
     }
 
-    /// As [`Tlb::lookup`], and whether the translation is global.
-    pub fn lookup_global(&self, linear: u64, need: u8) -> Option<(usize, bool)> {
+    /// As [`Tlb::lookup`], with whether the translation is global and log2 of its page's size.
+    pub fn lookup_whole(&self, linear: u64, need: u8) -> Option<(usize, bool, u8)> {
         let offset = self.lookup(linear, need)?;
         let e = &self.entries[(linear >> 12) as usize % ENTRIES];
-        Some((offset, e.epoch == self.global_epoch))
-    }
-
-    /// Whether a piece of a large page around `linear` may be present.
-    pub fn may_be_large(&self, linear: u64) -> bool {
-        [21, 22, 30]
-            .iter()
-            .any(|shift| self.large[bucket(linear >> 12, *shift)])
+        Some((offset, e.epoch == self.global_epoch, e.shift))
     }
 
     /// Enters the translation of `linear`'s page to the RAM page at `offset`.

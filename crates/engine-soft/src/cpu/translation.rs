@@ -86,7 +86,7 @@ impl Cpu {
 
     /// Drops the translations of one linear page.
     pub fn flush_tlb_page(&mut self, linear: u64) {
-        self.direct.stale.page(linear, self.tlb.may_be_large(linear));
+        self.direct.stale_page(linear);
         self.tlb.invalidate(linear);
     }
 
@@ -205,8 +205,8 @@ impl Cpu {
         user: bool,
         ac: bool,
     ) -> Option<(usize, bool)> {
-        if let Some((at, global)) = self.tlb.lookup_global(linear, need) {
-            return Some((at & !0xfff, global));
+        if let Some(found) = self.direct_lookup(linear, need) {
+            return Some(found);
         }
         if !paging::canonical(linear) {
             return None;
@@ -221,8 +221,21 @@ impl Cpu {
         let place = self.fill(Seg::Ds as u8, linear, access);
         (self.cr2, self.fault) = (cr2, fault);
         let Ok(Place::Ram(_)) = place else { return None };
-        let (at, global) = self.tlb.lookup_global(linear, need)?;
-        Some((at & !0xfff, global))
+        self.direct_lookup(linear, need)
+    }
+
+    /// The RAM page of a translation that is at hand, noted as handed out.
+    fn direct_lookup(&mut self, linear: u64, need: u8) -> Option<(usize, bool)> {
+        let (at, global, shift) = self.tlb.lookup_whole(linear, need)?;
+        if shift > 12 {
+            self.direct.note_large(linear, shift);
+        }
+        Some((at, global))
+    }
+
+    /// The RAM offset of code at `linear`, if its translation is at hand.
+    pub fn cached_fetch(&self, linear: u64) -> Option<usize> {
+        self.tlb.lookup(linear, self.need_fetch)
     }
 
     /// As [`Cpu::place_fetch`] in 64-bit code, without a trace of a fault, and whether it is global.
@@ -231,7 +244,7 @@ impl Cpu {
         let place = self.place_fetch(linear);
         (self.cr2, self.fault) = (cr2, fault);
         let Ok(Place::Ram(_)) = place else { return None };
-        self.tlb.lookup_global(linear, self.need_fetch)
+        self.direct_lookup(linear, self.need_fetch)
     }
 
     /// Where the next instruction byte at linear address `linear` is.

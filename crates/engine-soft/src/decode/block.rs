@@ -21,8 +21,6 @@ struct Entry {
     /// Bytes it covers.
     len: u16,
     count: u8,
-    /// Times it was interpreted, up to [`NEVER`].
-    heat: u16,
     /// Whether its only instruction runs into a second page (then [`Blocks::seconds`] knows more).
     crosses: bool,
 }
@@ -33,7 +31,6 @@ const EMPTY: Entry = Entry {
     first: 0,
     len: 0,
     count: 0,
-    heat: 0,
     crosses: false,
 };
 
@@ -46,16 +43,21 @@ pub(crate) struct Run<'a> {
     pub generation: u32,
     /// Bytes they cover.
     pub len: u16,
+    /// RAM offset they begin at, if it is RAM.
+    pub start: Option<usize>,
     /// Times they were interpreted: the caller counts.
     pub heat: Option<&'a mut u16>,
 }
 
-/// The heat of a block that will never be translated.
-pub(crate) const NEVER: u16 = u16::MAX;
+/// Counters of [`Blocks::heat`].
+const HEATS: usize = 1 << 18;
 
 /// A direct-mapped cache of blocks.
 pub(crate) struct Blocks {
     entries: Box<[Entry]>,
+    /// How often blocks were interpreted. Blocks that share a counter, and those that push each other out
+    /// of their entry, only seem to run more often than they do.
+    heat: Box<[u16]>,
     /// The second page of entries that cross into one, by slot.
     seconds: std::collections::HashMap<usize, (usize, u32)>,
     ops: Vec<Op>,
@@ -74,10 +76,15 @@ fn slot(key: u64) -> usize {
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - ENTRIES.trailing_zeros())) as usize
 }
 
+fn heat_slot(at: usize) -> usize {
+    (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> (64 - HEATS.trailing_zeros())
+}
+
 impl Blocks {
     pub fn new() -> Self {
         Self {
             entries: vec![EMPTY; ENTRIES].into(),
+            heat: vec![0; HEATS].into(),
             seconds: std::collections::HashMap::new(),
             ops: Vec::new(),
             uncached: vec![],
@@ -98,6 +105,7 @@ impl Blocks {
                     at: None,
                     generation: 0,
                     len: decoded.len,
+                    start: None,
                     heat: None,
                 });
             }
@@ -109,31 +117,26 @@ impl Blocks {
         if !hit || e.crosses && !self.second_page_holds(cpu, at, n)? {
             self.decode(cpu, at, n)?;
         }
-        let e = &mut self.entries[n];
+        let e = &self.entries[n];
         let ops = &self.ops[e.first as usize..e.first as usize + e.count as usize];
         Ok(Run {
             ops,
             at: (!e.crosses).then_some(at),
             generation: e.generation,
             len: e.len,
-            heat: (!e.crosses).then_some(&mut e.heat),
+            start: Some(at),
+            heat: Some(&mut self.heat[heat_slot(at)]),
         })
     }
 
     /// How often 64-bit code at RAM offset `at` was interpreted, as far as is known.
     pub fn heat(&self, at: usize) -> u16 {
-        let key = key(at, CodeSize::Bits64);
-        let e = &self.entries[slot(key)];
-        if e.key == key { e.heat } else { 0 }
+        self.heat[heat_slot(at)]
     }
 
-    /// Sets what [`Blocks::heat`] tells.
-    pub fn set_heat(&mut self, at: usize, heat: u16) {
-        let key = key(at, CodeSize::Bits64);
-        let e = &mut self.entries[slot(key)];
-        if e.key == key {
-            e.heat = heat;
-        }
+    /// Counts anew.
+    pub fn cool(&mut self) {
+        self.heat.fill(0);
     }
 
     #[cold]
@@ -161,7 +164,6 @@ impl Blocks {
             first,
             len,
             count,
-            heat: 0,
             crosses: second.is_some(),
         };
         Ok(())

@@ -133,7 +133,8 @@ impl Cpu {
         self.board.ram.code()
     }
 
-    fn decode_one(&self, bytes: &[u8], options: u32) -> Result<Op, DecoderError> {
+    /// Decodes one instruction.
+    pub fn decode_one(&self, bytes: &[u8], options: u32) -> Result<Op, DecoderError> {
         let mut i = Instruction::default();
         // Decoded as if at address zero: displacements then count from the instruction.
         let mut decoder = Decoder::with_ip(self.code.bits(), bytes, 0, options);

@@ -7,6 +7,6 @@ mod lower;
 mod op;
 mod operand;
 
-pub(crate) use block::{Blocks, NEVER};
+pub(crate) use block::Blocks;
 pub use op::{Handler, Op};
 pub(crate) use operand::size_code;

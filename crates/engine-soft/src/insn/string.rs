@@ -16,6 +16,8 @@ const RDI: u8 = 7;
 const ES: u8 = Seg::Es as u8;
 /// Repetitions between two looks at attention.
 const ROUNDS: u64 = 512;
+/// Runs, each within a page, between two looks at attention.
+const PAGES: u32 = 32;
 
 impl Cpu {
     fn set_masked(&mut self, n: u8, v: u64, address_size: u8) {
@@ -84,10 +86,13 @@ fn movs<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let size = op.address_size;
     if cpu.runs(op) && cpu.is64() {
         let mask = address_mask(size);
-        for _ in 0..16 {
+        for page in 0..=PAGES {
             let count = cpu.reg(RCX) & mask;
             if count == 0 {
                 return Ok(());
+            }
+            if page == PAGES {
+                return Err(Stop::Again);
             }
             let (si, di) = (cpu.reg(RSI) & mask, cpu.reg(RDI) & mask);
             let from = cpu.linear(op.seg, si, T::SIZE, Kind::Read)?;
@@ -121,9 +126,6 @@ fn movs<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
                 return Ok(());
             }
         }
-        if cpu.reg(RCX) & mask != 0 && cpu.board.attention.bits() != 0 {
-            return Err(Stop::Again);
-        }
     }
     cpu.repeat(op, |cpu| {
         let mask = address_mask(size);
@@ -140,10 +142,13 @@ fn stos<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
     let v = cpu.get::<T>(RAX);
     if cpu.runs(op) && cpu.is64() {
         let mask = address_mask(size);
-        for _ in 0..16 {
+        for page in 0..=PAGES {
             let count = cpu.reg(RCX) & mask;
             if count == 0 {
                 return Ok(());
+            }
+            if page == PAGES {
+                return Err(Stop::Again);
             }
             let di = cpu.reg(RDI) & mask;
             let to = cpu.linear(ES, di, T::SIZE, Kind::Write)?;
@@ -160,9 +165,6 @@ fn stos<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
             if count == n {
                 return Ok(());
             }
-        }
-        if cpu.reg(RCX) & mask != 0 && cpu.board.attention.bits() != 0 {
-            return Err(Stop::Again);
         }
     }
     cpu.repeat(op, |cpu| {

@@ -106,6 +106,7 @@ impl Arena {
         let frame = arena.frame_mut();
         frame.reset_tables();
         frame.fill = fill as *const () as u64;
+        frame.step = step as *const () as u64;
         Ok(arena)
     }
 
@@ -177,6 +178,15 @@ impl Arena {
         unsafe { self.writable.as_ptr().add(at).cast::<i32>().write_unaligned(rel) };
     }
 
+    /// Makes a way into old code a jump to new code.
+    pub fn redirect(&mut self, at: usize, to: usize) {
+        assert!(at + 5 <= self.used && to < self.used, "a jump inside the arena");
+        // SAFETY: inside the writable mapping; no code runs while `self` is borrowed, so none is inside
+        // the bytes that change.
+        unsafe { self.writable.as_ptr().add(at).write(0xe9) };
+        self.link(at + 1, to);
+    }
+
     /// Says where to go on if the host CPU faults at the instruction at `at`. In ascending order of `at`.
     pub fn on_fault(&mut self, at: usize, to: usize) {
         debug_assert!(self.on_fault.last().is_none_or(|f| f.at < at as u32));
@@ -240,6 +250,15 @@ extern "C" fn fill(frame: *mut Frame, linear: u64, request: u32) -> u32 {
     unsafe {
         let cpu = (*frame).fill_with as *mut Cpu;
         (*cpu).fill_page(&mut *frame, linear, request) as u32
+    }
+}
+
+/// What translated code calls to have an instruction interpreted: see [`Cpu::step_directly`].
+extern "C" fn step(frame: *mut Frame, continuation: u64) -> u64 {
+    // SAFETY: as in `fill`.
+    unsafe {
+        let cpu = (*frame).fill_with as *mut Cpu;
+        (*cpu).step_directly(&mut *frame, continuation)
     }
 }
 

@@ -13,16 +13,16 @@ mod family;
 mod integer;
 mod vector;
 
-pub use family::{Family, is_hint, stack_access};
+pub use family::{Family, family, is_hint, stack_access};
 
-use super::asm::{Asm, Label, Map, Mem, NARROW, Rm, WIDE, alu, cc, host};
-use super::encoding::Encoding;
+use super::asm::{Asm, Label, Map, Mem, NARROW, Rm, alu, cc, host};
 use super::frame::{LINKS, Mode, live, offset};
-use super::registers::{T, W};
+use super::registers::T;
+use super::step::Step;
 use super::trampolines::Trampolines;
 use super::unit::{End, Insn, Unit};
 use donjon_x86::bits::rflags;
-use iced_x86::{FlowControl, Instruction};
+use iced_x86::FlowControl;
 
 /// Why translated code hands over, and what that needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +51,17 @@ pub enum Exit {
         offset: i32,
         moved: i32,
     },
-    /// The instruction at this offset is the interpreter's.
-    Interpret { offset: i32 },
+    /// The instruction at this offset runs into the next page, which was at RAM offset `second` and of
+    /// this generation when it was translated. The link in `slot` tells for which page that holds.
+    Guard {
+        slot: usize,
+        resume: usize,
+        offset: i32,
+        second: usize,
+        generation: u32,
+    },
+    /// The instruction at this offset is the interpreter's, in this unit.
+    Interpret { offset: i32, unit: u32 },
     /// Somebody wants attention, before the instruction at this offset.
     Poll { offset: i32 },
 }
@@ -88,7 +97,12 @@ enum Stub {
         access: usize,
     },
     /// Brings the vector registers in.
-    Vectors { at: Label, back: Label, need: u8 },
+    Vectors {
+        at: Label,
+        back: Label,
+        need: u8,
+        insn: usize,
+    },
     /// A jump to another page.
     Cross {
         at: Label,
@@ -103,10 +117,13 @@ enum Stub {
 struct Emitter<'a> {
     a: Asm,
     unit: &'a Unit,
+    /// Its number, which exits carry.
+    id: u32,
     mode: Mode,
     trampolines: Trampolines,
     exits: &'a mut Vec<Exit>,
     links: &'a mut usize,
+    steps: &'a mut Vec<Step>,
     flags: Flags,
     /// The group whose page [`W`] is in.
     window: Option<usize>,
@@ -117,13 +134,10 @@ struct Emitter<'a> {
     leave: Vec<[Option<Label>; 2]>,
     /// The instruction being translated.
     n: usize,
+    /// The vector registers are in host registers.
+    vectors_live: bool,
     /// Ask for attention before this instruction.
     poll_at: Option<usize>,
-}
-
-/// Whether an instruction is translated at all.
-pub fn translates(i: &Instruction, e: &Encoding) -> bool {
-    family::family(i, e).is_some()
 }
 
 /// What a translation may use up.
@@ -131,26 +145,37 @@ pub struct Pools<'a> {
     pub exits: &'a mut Vec<Exit>,
     /// Links handed out.
     pub links: &'a mut usize,
+    pub steps: &'a mut Vec<Step>,
 }
 
 /// Translates a unit to code for arena offset `at`; `None` if the pools are empty.
-pub fn emit(unit: &Unit, mode: Mode, at: usize, trampolines: Trampolines, pools: Pools<'_>) -> Option<Code> {
+pub fn emit(
+    unit: &Unit,
+    id: u32,
+    mode: Mode,
+    at: usize,
+    trampolines: Trampolines,
+    pools: Pools<'_>,
+) -> Option<Code> {
     if *pools.links + 16 > LINKS {
         return None;
     }
     let mut e = Emitter {
         a: Asm::new(at),
         unit,
+        id,
         mode,
         trampolines,
         exits: pools.exits,
         links: pools.links,
+        steps: pools.steps,
         flags: Flags::Saved,
         window: None,
         stubs: vec![],
         on_fault: vec![],
         leave: vec![[None; 2]; unit.insns.len() + 1],
         n: 0,
+        vectors_live: false,
         poll_at: None,
     };
     let (start, indirect) = (e.a.label(), e.a.here());
@@ -171,7 +196,14 @@ pub fn emit(unit: &Unit, mode: Mode, at: usize, trampolines: Trampolines, pools:
     if polls {
         e.poll(0);
     }
-    e.vectors();
+    // Here the flags are saved for sure.
+    let first = unit
+        .insns
+        .iter()
+        .find(|i| matches!(i.family, Family::Vector(_) | Family::Step | Family::StepBranch));
+    if first.is_some_and(|i| matches!(i.family, Family::Vector(_))) {
+        e.vectors();
+    }
     for n in 0..unit.insns.len() {
         e.n = n;
         if e.poll_at == Some(n) {
@@ -269,10 +301,7 @@ impl Emitter<'_> {
 
     /// Where to go to have the current instruction interpreted.
     fn leave(&mut self) -> Label {
-        self.leave_at(self.n)
-    }
-
-    fn leave_at(&mut self, n: usize) -> Label {
+        let n = self.n;
         let save = self.flags == Flags::Host;
         if let Some(l) = self.leave[n][save as usize] {
             return l;
@@ -284,7 +313,8 @@ impl Emitter<'_> {
                 End::Branch => unreachable!("nothing follows a branch"),
             },
         };
-        let l = self.exit_stub(Exit::Interpret { offset }, save);
+        let unit = self.id;
+        let l = self.exit_stub(Exit::Interpret { offset, unit }, save);
         self.leave[n][save as usize] = Some(l);
         l
     }
@@ -312,20 +342,48 @@ impl Emitter<'_> {
         self.a.jcc(cc::NE, out);
     }
 
+    /// Checks that what follows the page is what the current instruction was read from.
+    fn guard(&mut self) {
+        let (second, generation) = self.unit.second.expect("read with its unit");
+        self.clobber();
+        let slot = *self.links;
+        *self.links += 1;
+        let offset = self.current().offset;
+        let out = self.exit_stub(
+            Exit::Guard {
+                slot,
+                resume: 0,
+                offset,
+                second,
+                generation,
+            },
+            false,
+        );
+        let exit = self.exits.len() - 1;
+        self.a.load(T, frame(offset::PAGE));
+        self.a
+            .alu(super::asm::WIDE, alu::CMP, T, Rm::Mem(frame(offset::link(slot))));
+        self.a.jcc(cc::NE, out);
+        let here = self.a.here();
+        if let Exit::Guard { resume, .. } = &mut self.exits[exit] {
+            *resume = here;
+        }
+        // It may have been left and entered again.
+        self.drop_window();
+        self.vectors_live = false;
+    }
+
     /// Makes sure that the vector registers are in host registers if the unit uses any.
     fn vectors(&mut self) {
         let mut need = 0;
         for i in &self.unit.insns {
-            if let Some(Family::Vector(_)) = family::family(&i.i, &i.encoding) {
+            if let Family::Vector(_) = i.family {
                 need |= if family::needs_avx(&i.encoding) {
                     live::AVX
                 } else {
                     live::SSE
                 };
             }
-        }
-        if need == 0 {
-            return;
         }
         // What allows AVX allows SSE.
         let need = if need & live::AVX != 0 {
@@ -339,25 +397,19 @@ impl Emitter<'_> {
         self.a.bytes(&[need]);
         self.a.jcc(cc::E, at);
         self.a.bind(back);
-        self.stubs.push(Stub::Vectors { at, back, need });
+        self.drop_window();
+        let insn = self.n;
+        self.stubs.push(Stub::Vectors { at, back, need, insn });
+        self.vectors_live = true;
     }
 
     fn insn(&mut self, n: usize) {
         let unit = self.unit;
         let insn = &unit.insns[n];
-        let family = family::family(&insn.i, &insn.encoding).expect("checked when it was read");
-        if self.mode == Mode::User
-            && matches!(
-                family,
-                Family::Cli | Family::Sti | Family::Stac | Family::Clac | Family::Swapgs
-            )
-        {
-            // Privileged: the interpreter raises the fault. What follows is not reached by falling through.
-            let l = self.leave();
-            self.a.jmp_label(l);
-            return;
+        if insn.next() > 0x1000 {
+            self.guard();
         }
-        match family {
+        match insn.family {
             Family::Plain(shape) => self.plain(shape),
             Family::Accumulator(op, byte) => self.accumulator(op, byte),
             Family::Multiply => self.multiply(),
@@ -399,6 +451,7 @@ impl Emitter<'_> {
             Family::Cld => self.change_rflags(alu::AND, !(rflags::DF as i32)),
             Family::Std => self.change_rflags(alu::OR, rflags::DF as i32),
             Family::Swapgs => self.swapgs(),
+            Family::Step | Family::StepBranch => self.step(),
         }
     }
 
@@ -430,14 +483,14 @@ impl Emitter<'_> {
                     let l = self.leave();
                     self.a.jmp_label(l);
                 }
-                Stub::Vectors { at, back, need } => {
+                Stub::Vectors { at, back, need, insn } => {
                     self.a.bind(at);
-                    self.n = 0;
+                    self.n = insn;
                     self.flags = Flags::Saved;
                     self.a.mov32_imm(T, need as u32);
                     self.a.call(self.trampolines.load_vectors);
                     self.a.jcc(cc::NE, back);
-                    let l = self.leave_at(0);
+                    let l = self.leave();
                     self.a.jmp_label(l);
                 }
                 Stub::Cross {
@@ -471,8 +524,8 @@ impl Emitter<'_> {
         let a = self.unit.insns[insn].accesses[access];
         let group = self.unit.groups[a.group];
         self.address(&a, group.lo - a.offset);
-        super::memory::request((group.hi - group.lo) as u32, group.write, self.mode)
+        let i = &self.unit.insns[insn];
+        let aligned = family::alignment(i).map(|to| (to, a.offset - group.lo));
+        super::memory::request((group.hi - group.lo) as u32, group.write, self.mode, aligned)
     }
 }
-
-const _: () = assert!(WIDE.wide);

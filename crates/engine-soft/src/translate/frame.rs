@@ -8,9 +8,9 @@ use std::mem::offset_of;
 /// Entries of each translation table.
 pub const TLB_ENTRIES: usize = 1024;
 /// Slots for jumps from one page to another.
-pub const LINKS: usize = 1 << 15;
+pub const LINKS: usize = 1 << 17;
 /// Entries of each cache of indirect jump targets.
-pub const TARGETS: usize = 4096;
+pub const TARGETS: usize = 1 << 14;
 
 /// The privilege that code runs with, which decides what its accesses may reach.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,6 +20,17 @@ pub enum Mode {
     Supervisor = 1,
     /// With RFLAGS.AC set: SMAP does not apply.
     SupervisorAc = 2,
+}
+
+impl Mode {
+    /// The mode in the low bits of a key.
+    pub fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Self::User,
+            1 => Self::Supervisor,
+            _ => Self::SupervisorAc,
+        }
+    }
 }
 
 /// A page that translated code may access directly.
@@ -87,12 +98,13 @@ pub struct Frame {
     pub mxcsr: u32,
     pub host_mxcsr: u32,
     pub pad: u32,
-    /// Host addresses: the guest's general registers, its vector registers, the host's stack, the fill
-    /// function and its argument.
+    /// Host addresses: the guest's general registers, its vector registers, the host's stack, the functions
+    /// that fill and step, and their argument.
     pub regs: u64,
     pub ymm: u64,
     pub host_rsp: u64,
     pub fill: u64,
+    pub step: u64,
     pub fill_with: u64,
     /// FNSAVE image.
     pub x87: [u8; 112],
@@ -117,7 +129,6 @@ pub mod offset {
     pub const GS_BASE: i32 = offset_of!(Frame, gs_base) as i32;
     pub const KERNEL_GS_BASE: i32 = offset_of!(Frame, kernel_gs_base) as i32;
     pub const SCRATCH: i32 = offset_of!(Frame, scratch) as i32;
-    pub const INSTRUCTIONS: i32 = offset_of!(Frame, instructions) as i32;
     pub const TARGET: i32 = offset_of!(Frame, target) as i32;
     pub const ALLOWED: i32 = offset_of!(Frame, allowed) as i32;
     pub const MXCSR: i32 = offset_of!(Frame, mxcsr) as i32;
@@ -126,7 +137,7 @@ pub mod offset {
     pub const YMM: i32 = offset_of!(Frame, ymm) as i32;
     pub const HOST_RSP: i32 = offset_of!(Frame, host_rsp) as i32;
     pub const FILL: i32 = offset_of!(Frame, fill) as i32;
-    pub const FILL_WITH: i32 = offset_of!(Frame, fill_with) as i32;
+    pub const STEP: i32 = offset_of!(Frame, step) as i32;
     pub const X87: i32 = offset_of!(Frame, x87) as i32;
 
     /// A mode's translation table for loads or stores.
@@ -155,7 +166,7 @@ pub fn unused(n: usize) -> Page {
     }
 }
 
-/// The entry of a jump target that is unused.
+/// The entry of a jump target that is unused: a linear address that belongs in another one.
 pub fn no_target(n: usize) -> Target {
     Target {
         linear: (n ^ 1) as u64,
@@ -165,7 +176,7 @@ pub fn no_target(n: usize) -> Target {
 
 /// Where the target cache keeps a linear address.
 pub fn target_slot(linear: u64) -> usize {
-    linear as usize % TARGETS
+    (linear ^ linear >> 12) as usize % TARGETS
 }
 
 impl Frame {

@@ -1,22 +1,43 @@
 //! The translation tables of translated code: how pages get in, and how they get out.
 
 use super::frame::{Frame, Mode, Page, TLB_ENTRIES, unused};
+use super::step::Step;
+use super::{After, Hasher};
 use crate::cpu::{Cpu, perm};
+use std::collections::HashSet;
 
 const WRITE: u32 = 1 << 16;
 const MODE_SHIFT: u32 = 17;
+const ALIGN_SHIFT: u32 = 19;
+const AT_SHIFT: u32 = 22;
 
 /// What a fill asks for, in one word: bytes from the address on that must lie in the page, whether they
-/// are to be written, and the privilege.
-pub fn request(span: u32, write: bool, mode: Mode) -> u32 {
-    span | if write { WRITE } else { 0 } | (mode as u32) << MODE_SHIFT
+/// are to be written, the privilege, and if the access must be aligned how and where it begins: being
+/// misaligned comes before what the page tables say.
+pub fn request(span: u32, write: bool, mode: Mode, aligned: Option<(u32, i64)>) -> u32 {
+    let aligned = aligned.map_or(0, |(to, at)| {
+        debug_assert!(to <= 32);
+        to.trailing_zeros() << ALIGN_SHIFT | (at as u32 & 31) << AT_SHIFT
+    });
+    span | if write { WRITE } else { 0 } | (mode as u32) << MODE_SHIFT | aligned
 }
 
 /// Pages handed to translated code, and changes it has not seen yet.
 #[derive(Default)]
 pub struct Direct {
-    filled: Vec<Filled>,
+    /// Entries in use: of translations that are not global, and of those that are.
+    filled: [Vec<Filled>; 2],
     pub stale: Stale,
+    /// Numbers of large pages that pieces were handed out of, by log2 of their size.
+    large: [HashSet<u64, Hasher>; 3],
+    /// The code map's count of changes that has been acted on.
+    pub changes: u64,
+    /// Instructions that translated code has interpreted.
+    pub steps: Vec<Step>,
+    /// What the last step that ended a run came to.
+    pub result: After,
+    /// The last fill failed because the access runs into another page.
+    pub crossed: bool,
 }
 
 /// An entry in use.
@@ -25,7 +46,14 @@ struct Filled {
     index: u16,
     mode: u8,
     write: bool,
-    global: bool,
+}
+
+impl Filled {
+    fn drop(&self, frame: &mut Frame) {
+        let tlb = &mut frame.tlb[self.mode as usize];
+        let table = if self.write { &mut tlb.write } else { &mut tlb.read };
+        table[self.index as usize] = unused(self.index as usize);
+    }
 }
 
 /// Translations that are no longer valid.
@@ -40,15 +68,6 @@ pub struct Stale {
 }
 
 impl Stale {
-    /// One page, or the large page around it.
-    pub fn page(&mut self, linear: u64, large: bool) {
-        if large || self.pages.len() >= 64 {
-            self.all = true;
-        } else {
-            self.pages.push(linear & !0xfff);
-        }
-    }
-
     /// Whether there is anything to do.
     #[inline(always)]
     pub fn any(&self) -> bool {
@@ -56,31 +75,45 @@ impl Stale {
     }
 }
 
+/// log2 of the sizes of large pages.
+const LARGE: [u8; 3] = [21, 22, 30];
+
 impl Direct {
-    /// Drops the entries that `which` selects.
-    fn drop_entries(&mut self, frame: &mut Frame, which: impl Fn(&Page, &Filled) -> bool) {
-        self.filled.retain(|f| {
-            let tlb = &mut frame.tlb[f.mode as usize];
-            let table = if f.write { &mut tlb.write } else { &mut tlb.read };
-            let entry = &mut table[f.index as usize];
-            let stale = which(entry, f);
-            if stale {
-                *entry = unused(f.index as usize);
-            }
-            !stale
-        });
+    /// Notes that a piece of the large page around `linear` was handed out.
+    pub fn note_large(&mut self, linear: u64, shift: u8) {
+        if let Some(n) = LARGE.iter().position(|s| *s == shift) {
+            self.large[n].insert(linear >> shift);
+        }
+    }
+
+    /// The translations of one page, whatever its size, are no longer valid.
+    pub fn stale_page(&mut self, linear: u64) {
+        let large = |n: usize| self.large[n].contains(&(linear >> LARGE[n]));
+        if (0..3).any(large) || self.stale.pages.len() >= 64 {
+            self.stale.all = true;
+        } else {
+            self.stale.pages.push(linear & !0xfff);
+        }
+    }
+
+    /// Drops the entries that are global, or not.
+    fn drop_entries(&mut self, frame: &mut Frame, global: bool) {
+        for f in self.filled[global as usize].drain(..) {
+            f.drop(frame);
+        }
     }
 
     /// Takes what is stale out of the tables.
     pub fn flush(&mut self, frame: &mut Frame) {
         if self.stale.all {
-            self.drop_entries(frame, |_, _| true);
-        } else if self.stale.local {
-            self.drop_entries(frame, |_, f| !f.global);
+            self.drop_entries(frame, true);
+            self.large = Default::default();
+        }
+        if self.stale.all || self.stale.local {
+            self.drop_entries(frame, false);
         }
         if !self.stale.pages.is_empty() && !self.stale.all {
-            let pages = std::mem::take(&mut self.stale.pages);
-            for linear in &pages {
+            for linear in &self.stale.pages {
                 let index = (linear >> 12) as usize % TLB_ENTRIES;
                 for tlb in &mut frame.tlb {
                     for table in [&mut tlb.read, &mut tlb.write] {
@@ -96,7 +129,14 @@ impl Direct {
 
     /// Takes back every permission to store.
     pub fn flush_stores(&mut self, frame: &mut Frame) {
-        self.drop_entries(frame, |_, f| f.write);
+        for filled in &mut self.filled {
+            filled.retain(|f| {
+                if f.write {
+                    f.drop(frame);
+                }
+                !f.write
+            });
+        }
     }
 }
 
@@ -106,10 +146,15 @@ impl Cpu {
     /// then finds out which.
     pub fn fill_page(&mut self, frame: &mut Frame, linear: u64, request: u32) -> bool {
         let (span, write) = (request as u64 & 0xffff, request & WRITE != 0);
-        if (linear & 0xfff) + span > 0x1000 {
+        self.direct.crossed = (linear & 0xfff) + span > 0x1000;
+        if self.direct.crossed {
             return false;
         }
-        let mode = request >> MODE_SHIFT;
+        let align = 1u64 << (request >> ALIGN_SHIFT & 7);
+        if linear.wrapping_add((request >> AT_SHIFT & 31) as u64) & (align - 1) != 0 {
+            return false;
+        }
+        let mode = request >> MODE_SHIFT & 3;
         let (read_bit, write_bit, user, ac) = match mode {
             0 => (perm::USER_READ, perm::USER_WRITE, true, false),
             1 => (perm::SUPER_READ, perm::SUPER_WRITE, false, false),
@@ -119,6 +164,7 @@ impl Cpu {
         let Some((at, global)) = self.direct_page(linear, write, need, user, ac) else {
             return false;
         };
+        let at = at & !0xfff;
         let ram = &self.board.ram;
         if write && ram.code().is_marked(at) {
             return false;
@@ -130,11 +176,10 @@ impl Cpu {
             linear: linear & !0xfff,
             host: ram.host_address() as u64 + at as u64,
         };
-        self.direct.filled.push(Filled {
+        self.direct.filled[global as usize].push(Filled {
             index: index as u16,
             mode: mode as u8,
             write,
-            global,
         });
         true
     }

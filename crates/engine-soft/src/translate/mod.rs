@@ -19,18 +19,18 @@ mod encoding;
 mod frame;
 mod memory;
 mod registers;
+mod step;
 mod trampolines;
 mod unit;
 
 pub(crate) use memory::Direct;
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, R};
 use arena::Arena;
 use donjon_memory::Ram;
-use donjon_x86::Seg;
-use donjon_x86::bits::{cr0, cr4, rflags};
+use donjon_x86::bits::rflags;
 use emit::Exit;
-use frame::{Mode, live, no_target, target_slot};
+use frame::{Frame, Mode, no_target, target_slot};
 use std::collections::HashMap;
 use std::sync::Arc;
 use unit::Reader;
@@ -39,14 +39,32 @@ use unit::Reader;
 const MAX_CODE: usize = 64 << 10;
 
 /// Why [`Translator::run`] came back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum After {
     /// What comes next is not translated.
     Cold,
     /// The next instruction is the interpreter's, whatever is pending.
     One,
     /// Something may want attention.
+    #[default]
     Attend,
+    /// Another privilege or place goes on; nothing wants attention.
+    Go,
+    /// An instruction was interpreted, to this end.
+    Done(R),
+}
+
+/// The exit number of a run that a step ended.
+const STOPPED: u32 = u32::MAX;
+
+/// Failed checks that make a unit be translated anew, with a check for each access.
+const CROSSINGS: u16 = 8;
+
+/// What a unit was made from.
+struct Origin {
+    key: u64,
+    /// Failed checks of several accesses; of no interest in a unit without such.
+    crossings: u16,
 }
 
 /// A translated unit.
@@ -65,9 +83,74 @@ struct Used {
     /// Mode and slot of a target; ones and slot of a link.
     mode: u8,
     slot: u32,
-    global: bool,
     /// The linear pages it depends on.
     pages: [u64; 2],
+}
+
+impl Used {
+    fn drop(&self, frame: &mut Frame) {
+        if self.mode == u8::MAX {
+            frame.links[self.slot as usize] = u64::MAX;
+        } else {
+            frame.targets[self.mode as usize][self.slot as usize] = no_target(self.slot as usize);
+        }
+    }
+}
+
+/// Jumps in use.
+struct InUse {
+    list: Vec<Used>,
+    /// A bit for each linear page, hashed, that any of them depends on.
+    pages: Box<[u64; 64]>,
+}
+
+impl Default for InUse {
+    fn default() -> Self {
+        Self {
+            list: vec![],
+            pages: Box::new([0; 64]),
+        }
+    }
+}
+
+impl InUse {
+    fn add(&mut self, used: Used, frame: &mut Frame) {
+        if self.list.len() > 1 << 16 {
+            self.drop_all(frame);
+        }
+        for page in used.pages {
+            let (word, bit) = code_page_bit(page);
+            self.pages[word] |= bit;
+        }
+        self.list.push(used);
+    }
+
+    fn drop_all(&mut self, frame: &mut Frame) {
+        for u in self.list.drain(..) {
+            u.drop(frame);
+        }
+        self.pages.fill(0);
+    }
+
+    fn drop_page(&mut self, page: u64, frame: &mut Frame) {
+        let (word, bit) = code_page_bit(page);
+        if self.pages[word] & bit == 0 {
+            return;
+        }
+        self.list.retain(|u| {
+            let stale = u.pages.contains(&page);
+            if stale {
+                u.drop(frame);
+            }
+            !stale
+        });
+    }
+}
+
+/// Units that depend on a page's bytes.
+struct PageUnits {
+    generation: u32,
+    keys: Vec<u64>,
 }
 
 pub(crate) struct Translator {
@@ -76,12 +159,13 @@ pub(crate) struct Translator {
     ram: Arc<Ram>,
     index: HashMap<u64, Entry, Hasher>,
     /// RAM offsets and generations of pages with translations.
-    pages: HashMap<usize, Vec<u64>, Hasher>,
+    pages: HashMap<usize, PageUnits, Hasher>,
     exits: Vec<Exit>,
+    /// Every unit in the arena, by number.
+    origins: Vec<Origin>,
     links: usize,
-    used: Vec<Used>,
-    /// A bit for each linear page, hashed, that anything in `used` depends on.
-    code_pages: Box<[u64; 64]>,
+    /// What depends on translations that are not global, and on those that are.
+    used: [InUse; 2],
     changes: u64,
     marked: u64,
     /// Times a block is interpreted before it is translated.
@@ -94,8 +178,10 @@ pub(crate) struct Translator {
 pub(crate) struct Counts {
     pub units: u64,
     pub entries: u64,
-    pub exits: [u64; 5],
+    pub exits: [u64; 6],
     pub resets: u64,
+    pub steps: u64,
+    pub flushes: [u64; 6],
 }
 
 /// Multiplicative hashing: keys are addresses.
@@ -157,9 +243,9 @@ impl Translator {
             index: HashMap::default(),
             pages: HashMap::default(),
             exits: vec![],
+            origins: vec![],
             links: 0,
-            used: vec![],
-            code_pages: Box::new([0; 64]),
+            used: Default::default(),
             changes: ram.code().changes(),
             marked: ram.code().marked(),
             ram,
@@ -184,6 +270,7 @@ impl Translator {
     /// Drops what rests on bytes that have changed.
     fn refresh(&mut self, cpu: &mut Cpu) {
         let changes = self.ram.code().changes();
+        cpu.direct.changes = changes;
         if changes != self.changes {
             self.changes = changes;
             self.drop_changed();
@@ -192,9 +279,17 @@ impl Translator {
         if marked != self.marked {
             // A page has become code since it was handed out for stores.
             self.marked = marked;
+            self.stats.flushes[3] += 1;
             cpu.direct.flush_stores(self.arena.frame_mut());
         }
         if cpu.direct.stale.any() {
+            if cpu.direct.stale.all {
+                self.stats.flushes[0] += 1
+            } else if cpu.direct.stale.local {
+                self.stats.flushes[1] += 1
+            } else {
+                self.stats.flushes[2] += 1
+            }
             cpu.direct.flush(self.arena.frame_mut());
             let stale = std::mem::take(&mut cpu.direct.stale);
             self.drop_used(&stale);
@@ -206,78 +301,46 @@ impl Translator {
         let (ram, index) = (&self.ram, &mut self.index);
         let before = self.pages.len();
         self.pages.retain(|page, units| {
-            let now = ram.code().generation(*page);
-            let current = |key: &u64| index.get(key).is_some_and(|e| e.generation == now);
-            if units.first().is_some_and(current) {
-                return true;
+            let current = units.generation == ram.code().generation(*page);
+            if !current {
+                for key in &units.keys {
+                    index.remove(key);
+                }
             }
-            for key in units {
-                index.remove(key);
-            }
-            false
+            current
         });
+        self.stats.flushes[5] += 1;
         if self.pages.len() != before {
+            self.stats.flushes[4] += 1;
             self.drop_every_jump();
         }
     }
 
     /// Drops jump targets and links that depend on stale mappings.
     fn drop_used(&mut self, stale: &memory::Stale) {
-        if stale.all {
-            return self.drop_every_jump();
-        }
         let frame = self.arena.frame_mut();
-        let mut drop = |u: &Used| {
-            if u.mode == u8::MAX {
-                frame.links[u.slot as usize] = u64::MAX;
-            } else {
-                frame.targets[u.mode as usize][u.slot as usize] = no_target(u.slot as usize);
-            }
-        };
-        if stale.local {
-            self.used.retain(|u| {
-                if !u.global {
-                    drop(u);
-                }
-                u.global
-            });
+        if stale.all {
+            self.used[1].drop_all(frame);
+        }
+        if stale.all || stale.local {
+            self.used[0].drop_all(frame);
         }
         for page in &stale.pages {
-            let (word, bit) = code_page_bit(*page);
-            if self.code_pages[word] & bit == 0 {
-                continue;
+            for used in &mut self.used {
+                used.drop_page(*page, frame);
             }
-            self.used.retain(|u| {
-                let stale = u.pages.contains(page);
-                if stale {
-                    drop(u);
-                }
-                !stale
-            });
         }
     }
 
     fn drop_every_jump(&mut self) {
         let frame = self.arena.frame_mut();
-        for u in self.used.drain(..) {
-            if u.mode == u8::MAX {
-                frame.links[u.slot as usize] = u64::MAX;
-            } else {
-                frame.targets[u.mode as usize][u.slot as usize] = no_target(u.slot as usize);
-            }
+        for used in &mut self.used {
+            used.drop_all(frame);
         }
-        self.code_pages.fill(0);
     }
 
-    fn note_used(&mut self, used: Used) {
-        for page in used.pages {
-            let (word, bit) = code_page_bit(page);
-            self.code_pages[word] |= bit;
-        }
-        if self.used.len() > 1 << 17 {
-            self.drop_every_jump();
-        }
-        self.used.push(used);
+    fn note_used(&mut self, global: bool, used: Used) {
+        self.used[global as usize].add(used, self.arena.frame_mut());
     }
 
     /// The translation of the code at RAM offset `at`, if there is a current one.
@@ -289,32 +352,46 @@ impl Translator {
 
     /// Translates the code at RAM offset `at`. `hot` tells whether code at an offset runs often. `false` if
     /// its first instruction is the interpreter's.
-    pub fn translate(&mut self, cpu: &Cpu, at: usize, mode: Mode, hot: impl FnMut(usize) -> bool) -> bool {
+    pub fn translate(
+        &mut self,
+        cpu: &mut Cpu,
+        at: usize,
+        mode: Mode,
+        hot: impl FnMut(usize) -> bool,
+    ) -> bool {
+        self.find(at, mode).is_some() || self.make(cpu, at, mode, true, hot).is_some()
+    }
+
+    /// Translates, with or without one check for several accesses. `None` if its first instruction is not
+    /// translated; else what there is now, which is nothing if the arena was full.
+    fn make(
+        &mut self,
+        cpu: &mut Cpu,
+        at: usize,
+        mode: Mode,
+        group: bool,
+        hot: impl FnMut(usize) -> bool,
+    ) -> Option<Option<Entry>> {
         if !self.arena.has_room(MAX_CODE) {
-            self.reset();
+            self.reset(cpu);
         }
-        if self.find(at, mode).is_some() {
-            return true;
-        }
-        let Some(unit) = self.reader.read(cpu, at, true, hot) else {
-            return false;
-        };
+        let unit = self.reader.read(cpu, at, mode, group, hot)?;
         let base = self.arena.used();
-        let exits = self.exits.len();
         let pools = emit::Pools {
             exits: &mut self.exits,
             links: &mut self.links,
+            steps: &mut cpu.direct.steps,
         };
-        let Some(code) = emit::emit(&unit, mode, base, self.arena.trampolines, pools) else {
-            self.exits.truncate(exits);
-            self.reset();
-            return true;
+        let id = self.origins.len() as u32;
+        let code = emit::emit(&unit, id, mode, base, self.arena.trampolines, pools);
+        let Some(code) = code.filter(|c| self.arena.has_room(c.bytes.len())) else {
+            self.reset(cpu);
+            return Some(None);
         };
-        if !self.arena.has_room(code.bytes.len()) {
-            self.exits.truncate(exits);
-            self.reset();
-            return true;
-        }
+        self.origins.push(Origin {
+            key: key(at, mode),
+            crossings: if group { 0 } else { CROSSINGS },
+        });
         self.arena.append_emitted(&code.bytes);
         for (at, to) in code.on_fault {
             self.arena.on_fault(at, to);
@@ -327,34 +404,78 @@ impl Translator {
         };
         self.stats.units += 1;
         self.index.insert(key(at, mode), entry);
-        let units = self.pages.entry(unit.page).or_default();
-        if units
-            .first()
-            .and_then(|k| self.index.get(k))
-            .is_some_and(|e| e.generation != unit.generation)
-        {
-            // What is left of older bytes, which nothing finds any more.
-            let old = std::mem::take(units);
-            for k in old {
-                if self
-                    .index
-                    .get(&k)
-                    .is_some_and(|e| e.generation != unit.generation)
-                {
-                    self.index.remove(&k);
-                }
-            }
-            self.drop_every_jump();
+        self.depends(unit.page, unit.generation, key(at, mode));
+        if let Some((page, generation)) = unit.second {
+            self.depends(page, generation, key(at, mode));
         }
-        self.pages.entry(unit.page).or_default().push(key(at, mode));
-        true
+        Some(Some(entry))
+    }
+
+    /// Notes that a unit was made from a page's bytes as of a generation.
+    fn depends(&mut self, page: usize, generation: u32, key: u64) {
+        let fresh = || PageUnits {
+            generation,
+            keys: vec![],
+        };
+        let units = self.pages.entry(page).or_insert_with(fresh);
+        if units.generation == generation {
+            units.keys.push(key);
+            return;
+        }
+        // What is left of older bytes, which nothing may find any more.
+        let old = std::mem::replace(units, fresh());
+        units.keys.push(key);
+        for k in old.keys.iter().filter(|k| **k != key) {
+            self.index.remove(k);
+        }
+        self.drop_every_jump();
+    }
+
+    /// A check in a unit failed because the accesses it stands for run into another page. If that goes on
+    /// the unit is replaced by one that checks each access by itself.
+    #[cold]
+    fn crossed(&mut self, cpu: &mut Cpu, unit: u32, hot: impl FnMut(usize) -> bool) {
+        let origin = &mut self.origins[unit as usize];
+        if origin.crossings >= CROSSINGS {
+            return;
+        }
+        origin.crossings += 1;
+        if origin.crossings < CROSSINGS {
+            return;
+        }
+        let key = origin.key;
+        let Some(old) = self.index.get(&key).copied() else {
+            return;
+        };
+        let (at, mode) = ((key >> 2) as usize, Mode::from_bits(key));
+        if old.generation != self.ram.code().generation(at) {
+            return;
+        }
+        // The reader wants the instruction pointer at the unit.
+        let rip = cpu.rip();
+        cpu.set_rip(self.arena.frame().page | (at & 0xfff) as u64);
+        let resets = self.stats.resets;
+        if let Some(Some(new)) = self.make(cpu, at, mode, false, hot)
+            && self.stats.resets == resets
+        {
+            self.arena.redirect(old.indirect as usize, new.indirect as usize);
+            self.arena
+                .redirect(old.saved_flags as usize, new.saved_flags as usize);
+            if old.host_flags != old.saved_flags {
+                self.arena
+                    .redirect(old.host_flags as usize, new.host_flags as usize);
+            }
+        }
+        cpu.set_rip(rip);
     }
 
     /// Starts over with an empty arena.
     #[cold]
-    fn reset(&mut self) {
+    fn reset(&mut self, cpu: &mut Cpu) {
         self.stats.resets += 1;
         self.drop_every_jump();
+        self.origins.clear();
+        cpu.direct.steps.clear();
         self.index.clear();
         self.pages.clear();
         self.exits.clear();
@@ -367,10 +488,14 @@ impl Translator {
     pub fn run(&mut self, cpu: &mut Cpu, at: usize, mode: Mode, interest: u32) -> Option<After> {
         self.refresh(cpu);
         let mut code = self.find(at, mode)?.saved_flags as usize;
-        self.load(cpu, interest);
+        cpu.give(self.arena.frame_mut(), interest);
         self.stats.entries += 1;
         loop {
             self.arena.enter(cpu, code);
+            if self.arena.frame().exit == STOPPED {
+                self.stats.steps += 1;
+                return Some(cpu.direct.result);
+            }
             let exit = self.exits[self.arena.frame().exit as usize];
             let next = match exit {
                 Exit::Jump {
@@ -397,8 +522,25 @@ impl Translator {
                         Err((offset as i64, After::One))
                     }
                 }
-                Exit::Interpret { offset } => {
+                Exit::Guard {
+                    slot,
+                    resume,
+                    offset,
+                    second,
+                    generation,
+                } => {
+                    self.stats.exits[5] += 1;
+                    if self.guard(cpu, slot, second, generation) {
+                        Ok(resume)
+                    } else {
+                        Err((offset as i64, After::One))
+                    }
+                }
+                Exit::Interpret { offset, unit } => {
                     self.stats.exits[3] += 1;
+                    if std::mem::take(&mut cpu.direct.crossed) {
+                        self.crossed(cpu, unit, |_| false);
+                    }
                     Err((offset as i64, After::One))
                 }
                 Exit::Poll { offset } => {
@@ -406,18 +548,23 @@ impl Translator {
                     Err((offset as i64, After::Attend))
                 }
             };
-            let frame = self.arena.frame();
+            let frame = self.arena.frame_mut();
             match next {
-                Ok(entry) if cpu.board.attention.bits() & frame.interest == 0 => code = entry,
+                Ok(entry)
+                    if matches!(exit, Exit::Guard { .. })
+                        || cpu.board.attention.bits() & frame.interest == 0 =>
+                {
+                    code = entry
+                }
                 Ok(_) => {
                     // The frame's page is that of the target already, and so is the offset.
                     let rip = frame.target;
-                    self.store(cpu, rip);
+                    cpu.take_back(frame, rip);
                     return Some(After::Attend);
                 }
                 Err((offset, after)) => {
                     let rip = frame.page.wrapping_add(offset as u64);
-                    self.store(cpu, rip);
+                    cpu.take_back(frame, rip);
                     return Some(after);
                 }
             }
@@ -443,6 +590,28 @@ impl Translator {
         Ok(e.saved_flags as usize)
     }
 
+    /// Whether an instruction that runs into the next page still finds the bytes there that it was made
+    /// from; if so the link in `slot` says so from now on.
+    fn guard(&mut self, cpu: &mut Cpu, slot: usize, second: usize, generation: u32) -> bool {
+        let page = self.arena.frame().page;
+        let next = page.wrapping_add(0x1000);
+        let Some((at, global)) = cpu.direct_fetch(next) else {
+            return false;
+        };
+        if at != second || self.ram.code().generation(at) != generation {
+            return false;
+        }
+        let here = cpu.direct_fetch(page).is_some_and(|(_, global)| global);
+        self.arena.frame_mut().links[slot] = page;
+        let used = Used {
+            mode: u8::MAX,
+            slot: slot as u32,
+            pages: [page, next],
+        };
+        self.note_used(global && here, used);
+        true
+    }
+
     fn cross(
         &mut self,
         cpu: &mut Cpu,
@@ -465,12 +634,12 @@ impl Translator {
         frame.links[slot] = from;
         frame.page = page;
         frame.target = linear;
-        self.note_used(Used {
+        let used = Used {
             mode: u8::MAX,
             slot: slot as u32,
-            global: global && here,
             pages: [from, page],
-        });
+        };
+        self.note_used(global && here, used);
         Ok(e.saved_flags as usize)
     }
 
@@ -486,53 +655,21 @@ impl Translator {
         let frame = self.arena.frame_mut();
         frame.targets[mode as usize][slot] = frame::Target { linear, code };
         frame.page = linear & !0xfff;
-        self.note_used(Used {
+        let used = Used {
             mode: mode as u8,
             slot: slot as u32,
-            global,
             pages: [linear & !0xfff; 2],
-        });
+        };
+        self.note_used(global, used);
         Ok(e.saved_flags as usize)
     }
 
-    /// Takes the vCPU's state into the frame.
-    fn load(&mut self, cpu: &Cpu, interest: u32) {
-        let frame = self.arena.frame_mut();
-        let bits = cpu.flags.bits();
-        // As LAHF and SETO would give it.
-        frame.flags = ((bits & 0xff) as u32) << 8 | 0x200 | (bits >> 11 & 1) as u32;
-        frame.page = cpu.rip() & !0xfff;
-        frame.attention = cpu.board.attention.address() as u64;
-        frame.interest = interest;
-        frame.rflags = cpu.rflags;
-        frame.fs_base = cpu.seg_base[Seg::Fs as usize];
-        frame.gs_base = cpu.seg_base[Seg::Gs as usize];
-        frame.kernel_gs_base = cpu.msrs.kernel_gs_base;
-        let sse =
-            cpu.cr0 & (cr0::EM | cr0::TS) == 0 && cpu.cr4 & cr4::OSFXSR != 0 && cpu.mxcsr & 0x1f80 == 0x1f80;
-        let avx = sse && cpu.cr4 & cr4::OSXSAVE != 0 && cpu.xcr0 & 6 == 6;
-        frame.allowed = if sse { live::SSE as u32 } else { 0 } | if avx { live::AVX as u32 } else { 0 };
-        frame.mxcsr = cpu.mxcsr;
-        frame.host_mxcsr = 0x1f80;
+    pub fn in_use(&self) -> usize {
+        self.arena.in_use()
     }
-
-    /// Gives the vCPU its state back, about to execute at `rip`.
-    fn store(&mut self, cpu: &mut Cpu, rip: u64) {
-        let frame = self.arena.frame_mut();
-        cpu.set_rip(rip);
-        let low = (frame.flags >> 8 & 0xff) as u64;
-        cpu.flags = crate::cpu::Flags::from_bits(low & rflags::STATUS | (frame.flags as u64 & 1) << 11);
-        if frame.rflags != cpu.rflags {
-            cpu.rflags = frame.rflags;
-            cpu.access_mode_changed();
-        }
-        if frame.gs_base != cpu.seg_base[Seg::Gs as usize] {
-            cpu.seg_base[Seg::Gs as usize] = frame.gs_base;
-            cpu.seg[Seg::Gs as usize].base = frame.gs_base;
-        }
-        cpu.msrs.kernel_gs_base = frame.kernel_gs_base;
-        cpu.mxcsr = frame.mxcsr;
-        cpu.instructions += std::mem::take(&mut frame.instructions);
+    /// How often the arena was emptied.
+    pub fn resets(&self) -> u64 {
+        self.stats.resets
     }
 
     /// What happened so far.

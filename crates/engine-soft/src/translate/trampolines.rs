@@ -18,6 +18,9 @@ pub struct Trampolines {
     /// Called to have the vector registers in host registers; returns ZF set if that is not possible, with
     /// the bits of [`live`] needed in EAX. Destroys [`T`], [`W`] and flags.
     pub load_vectors: usize,
+    /// Called with the number of a [`super::step::Step`] in EAX and the status flags in the frame. The
+    /// interpreter runs it; comes back with the flags in the frame, goes elsewhere, or leaves.
+    pub step: usize,
 }
 
 const CALLEE_SAVED: [u8; 6] = [RBX, RBP, R12, R13, R14, R15];
@@ -25,11 +28,13 @@ const CALLEE_SAVED: [u8; 6] = [RBX, RBP, R12, R13, R14, R15];
 /// The trampolines, for arena offset zero.
 pub fn emit() -> (Vec<u8>, Trampolines) {
     let mut a = Asm::new(0);
+    let (exit, left) = exit(&mut a);
     let t = Trampolines {
         enter: enter(&mut a),
-        exit: exit(&mut a),
+        exit,
         fill: fill(&mut a),
         load_vectors: load_vectors(&mut a),
+        step: step(&mut a, left),
     };
     (a.finish(), t)
 }
@@ -46,6 +51,13 @@ fn enter(a: &mut Asm) -> usize {
     a.store(Mem::at(RDI, offset::HOST_RSP), RSP);
     a.mov(RSP, RDI);
     a.store(frame(offset::SCRATCH), RSI);
+    load_registers(a);
+    a.jmp_rm(Rm::Mem(frame(offset::SCRATCH)));
+    at
+}
+
+/// Loads the guest's registers. Destroys [`T`] and [`W`].
+fn load_registers(a: &mut Asm) {
     a.load(T, frame(offset::REGS));
     for (n, r) in SPILLED {
         a.load(W, Mem::at(T, n as i32 * 8));
@@ -56,13 +68,10 @@ fn enter(a: &mut Asm) -> usize {
             a.load(*host, Mem::at(T, guest as i32 * 8));
         }
     }
-    a.jmp_rm(Rm::Mem(frame(offset::SCRATCH)));
-    at
 }
 
-fn exit(a: &mut Asm) -> usize {
-    let at = a.here();
-    a.store32(frame(offset::EXIT), T);
+/// Stores the guest's registers. Destroys [`T`], [`W`] and flags.
+fn store_registers(a: &mut Asm) {
     a.load(T, frame(offset::REGS));
     for (guest, host) in HOST.iter().enumerate() {
         if let Some(host) = host {
@@ -80,11 +89,43 @@ fn exit(a: &mut Asm) -> usize {
     a.bind(plain);
     a.store32_imm(frame(offset::LIVE), 0);
     a.bind(dead);
+}
+
+fn exit(a: &mut Asm) -> (usize, usize) {
+    let at = a.here();
+    a.store32(frame(offset::EXIT), T);
+    store_registers(a);
+    let left = a.here();
     a.load(RSP, frame(offset::HOST_RSP));
     for r in CALLEE_SAVED.iter().rev() {
         a.pop(*r);
     }
     a.bytes(&[0xc3]);
+    (at, left)
+}
+
+fn step(a: &mut Asm, left: usize) -> usize {
+    let at = a.here();
+    a.pop(W);
+    a.store(frame(offset::SCRATCH), W);
+    a.store32(frame(offset::EXIT), T);
+    store_registers(a);
+    a.mov(RDI, RSP);
+    a.load(RSI, frame(offset::SCRATCH));
+    a.mov(RBX, RSP);
+    a.load(RSP, frame(offset::HOST_RSP));
+    a.alu_imm(WIDE, alu::AND, Rm::Reg(RSP), -16);
+    a.call_rm(Rm::Mem(Mem::at(RBX, offset::STEP)));
+    a.mov(RSP, RBX);
+    let go = a.label();
+    a.legacy(WIDE, Map::One, 0x85, T, Rm::Reg(T));
+    a.jcc(cc::NE, go);
+    a.jmp(left);
+    a.bind(go);
+    a.store(frame(offset::SCRATCH), T);
+    load_registers(a);
+    a.load(T, frame(offset::TARGET));
+    a.jmp_rm(Rm::Mem(frame(offset::SCRATCH)));
     at
 }
 

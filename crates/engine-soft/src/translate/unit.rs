@@ -1,13 +1,15 @@
 //! What is translated at a time: a straight piece of guest code out of one page, which control enters at
 //! the top only and may leave in several places.
 
+use super::emit::{self, Family};
 use super::encoding::Encoding;
+use super::frame::Mode;
 use crate::cpu::Cpu;
-use crate::decode::features;
+use crate::decode::{Op, features};
 use donjon_x86::bits::rflags;
 use iced_x86::{
-    Code, Decoder, FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic,
-    OpAccess, OpKind, Register, RflagsBits,
+    Code, Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions,
+    Mnemonic, OpAccess, OpKind, Register, RflagsBits,
 };
 
 /// Instructions in a unit at most.
@@ -20,6 +22,9 @@ pub struct Insn {
     pub i: Instruction,
     pub bytes: [u8; 15],
     pub encoding: Encoding,
+    pub family: Family,
+    /// What the interpreter does, for families that call it.
+    pub op: Option<Op>,
     /// Offset in its page.
     pub offset: i32,
     /// Status flags it reads, and those it surely writes: RFLAGS bits.
@@ -37,6 +42,8 @@ pub struct Insn {
     pub seen_before: u64,
     /// The unit may be left here, with the state before the instruction.
     pub may_exit: bool,
+    /// It may be left here not only because of an access.
+    pub leaves_otherwise: bool,
 }
 
 impl Insn {
@@ -119,6 +126,8 @@ pub struct Unit {
     pub insns: Vec<Insn>,
     pub groups: Vec<Group>,
     pub end: End,
+    /// RAM offset and generation of the next page, if the last instruction runs into it.
+    pub second: Option<(usize, u32)>,
 }
 
 /// A page's bytes that groups may span: longer ones would cross into the next page too often.
@@ -136,12 +145,13 @@ impl Reader {
         }
     }
 
-    /// Reads the unit that starts at RAM offset `at`. `hot` tells whether code at a RAM offset is worth
+    /// Reads the unit that starts at RAM offset `at`, which is where the instruction pointer leads. `hot` tells whether code at a RAM offset is worth
     /// going on with behind a branch; without `group` every access gets a check of its own.
     pub fn read(
         &mut self,
         cpu: &Cpu,
         at: usize,
+        mode: Mode,
         group: bool,
         mut hot: impl FnMut(usize) -> bool,
     ) -> Option<Unit> {
@@ -150,10 +160,11 @@ impl Reader {
         let ram = &cpu.board.ram;
         let mut generation = None;
         let mut insns: Vec<Insn> = vec![];
+        let mut crosses = None;
         let mut branches = 0;
         let mut end = End::Branch;
         loop {
-            if offset == 0x1000 || insns.len() == MAX_INSNS {
+            if offset >= 0x1000 || insns.len() == MAX_INSNS {
                 end = End::Next(offset);
                 break;
             }
@@ -167,12 +178,24 @@ impl Reader {
             }
             ram.read_at(at, &mut bytes[..n]);
             let mut i = Instruction::default();
-            Decoder::with_ip(64, &bytes[..n], 0, options).decode_out(&mut i);
+            let mut decoder = Decoder::with_ip(64, &bytes[..n], 0, options);
+            decoder.decode_out(&mut i);
+            if i.is_invalid()
+                && n < 15
+                && decoder.last_error() == DecoderError::NoMoreBytes
+                && let next = (cpu.rip() & !0xfff).wrapping_add(0x1000)
+                && let Some(second) = cpu.cached_fetch(next)
+            {
+                let generation = ram.code().mark(second, 15 - n);
+                ram.read_at(second, &mut bytes[n..]);
+                Decoder::with_ip(64, &bytes, 0, options).decode_out(&mut i);
+                crosses = Some((second, generation));
+            }
             if i.is_invalid() || !features::implemented(&i, &cpu.board.model) {
                 end = End::Interpret(offset);
                 break;
             }
-            let Some(insn) = self.insn(i, bytes, offset) else {
+            let Some(insn) = self.insn(cpu, i, bytes, offset, mode) else {
                 end = End::Interpret(offset);
                 break;
             };
@@ -181,6 +204,11 @@ impl Reader {
             let target = insn.target();
             insns.push(insn);
             match flow {
+                _ if insns.last().is_some_and(|i| i.family == Family::StepBranch) => {
+                    // A condition that does not hold.
+                    end = End::Next(offset);
+                    break;
+                }
                 FlowControl::Next => {
                     // What changes the mode ends a unit; so does STI once its shadow has passed.
                     if matches!(i.mnemonic(), Mnemonic::Stac | Mnemonic::Clac) {
@@ -201,6 +229,7 @@ impl Reader {
                 }
                 FlowControl::UnconditionalBranch => {
                     let inside = (0..0x1000).contains(&target)
+                        && offset <= 0x1000
                         && branches < MAX_BRANCHES
                         && !insns.iter().any(|i| i.offset as i64 == target);
                     if !inside {
@@ -216,12 +245,14 @@ impl Reader {
             return None;
         }
         let generation = generation?;
+        let last_crosses = insns.last().is_some_and(|i| i.next() > 0x1000);
         let mut unit = Unit {
             page,
             generation,
             insns,
             groups: vec![],
             end,
+            second: crosses.filter(|_| last_crosses),
         };
         number(&mut unit.insns);
         group_accesses(&mut unit, group);
@@ -230,11 +261,16 @@ impl Reader {
     }
 
     /// What there is to know about one instruction; `None` if it is left to the interpreter.
-    fn insn(&mut self, i: Instruction, bytes: [u8; 15], offset: i32) -> Option<Insn> {
+    fn insn(&mut self, cpu: &Cpu, i: Instruction, bytes: [u8; 15], offset: i32, mode: Mode) -> Option<Insn> {
         let encoding = Encoding::parse(&bytes[..i.len()])?;
-        if !super::emit::translates(&i, &encoding) {
-            return None;
-        }
+        let family = emit::family(&i, &encoding, mode);
+        let steps = matches!(family, Family::Step | Family::StepBranch);
+        let op = if steps {
+            let options = features::options(&cpu.board.model);
+            Some(cpu.decode_one(&bytes[..i.len()], options).ok()?)
+        } else {
+            None
+        };
         let info = self.info.info_options(&i, InstructionInfoOptions::NONE);
         let mut written = 0;
         for r in info.used_registers() {
@@ -243,10 +279,11 @@ impl Reader {
             }
         }
         let explicit = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
-        let touches_memory = i.mnemonic() != Mnemonic::Lea && !super::emit::is_hint(&encoding);
+        let touches_memory = i.mnemonic() != Mnemonic::Lea && !emit::is_hint(&encoding);
         let mut accesses = vec![];
-        if explicit && touches_memory {
-            let memory = info.used_memory().iter().find(|m| m.base() == i.memory_base());
+        if explicit && touches_memory && !steps {
+            // The explicit operand comes first.
+            let memory = info.used_memory().first();
             let branches = matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Call | Mnemonic::Jmp);
             let write = !branches && memory.is_none_or(|m| writes(m.access()));
             let size = i.memory_size().size() as i64;
@@ -255,7 +292,7 @@ impl Reader {
             }
             accesses.push(explicit_access(&i, offset, size, write)?);
         }
-        if let Some((disp, write)) = super::emit::stack_access(&i) {
+        if let Some((disp, write)) = emit::stack_access(&i).filter(|_| !steps) {
             let stack = if i.mnemonic() == Mnemonic::Leave { 5 } else { 4 };
             accesses.push(Access {
                 key: Key {
@@ -279,25 +316,38 @@ impl Reader {
             // A count of zero leaves the flags alone.
             writes = 0;
         }
-        let exits = !accesses.is_empty()
+        if steps {
+            writes = 0;
+        }
+        // A vector instruction may find that the registers cannot be had.
+        let leaves_otherwise = steps
+            || offset as usize + i.len() > 0x1000
             || i.flow_control() != FlowControl::Next
             || matches!(
+                family,
+                Family::Vector(_) | Family::Sti | Family::Stac | Family::Clac
+            )
+            || matches!(
                 i.mnemonic(),
-                Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Sti | Mnemonic::Stac | Mnemonic::Clac
+                Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Cmpxchg16b
             );
+        let exits = leaves_otherwise || !accesses.is_empty();
         Some(Insn {
             i,
             bytes,
             encoding,
+            family,
+            op,
             offset,
             reads: status(i.rflags_read()) | if reads_all(&i) { rflags::STATUS } else { 0 },
             writes,
-            touches: i.rflags_modified() != RflagsBits::NONE && status(i.rflags_modified()) != 0,
+            touches: !steps && i.rflags_modified() != RflagsBits::NONE && status(i.rflags_modified()) != 0,
             accesses,
             written,
             seen_after: 0,
             seen_before: 0,
             may_exit: exits,
+            leaves_otherwise,
         })
     }
 }
@@ -411,7 +461,8 @@ fn number(insns: &mut [Insn]) {
                 let _ = scale;
             }
         }
-        let moved = constant_move(insn);
+        let steps = matches!(insn.family, Family::Step | Family::StepBranch);
+        let moved = if steps { None } else { constant_move(insn) };
         for r in 0..16u8 {
             if insn.written >> r & 1 == 0 {
                 continue;
@@ -486,8 +537,7 @@ fn group_accesses(unit: &mut Unit, join: bool) {
             last = Some((a.key, a.group));
             left_since = false;
         }
-        left_since |= insn.i.flow_control() != FlowControl::Next
-            || matches!(insn.i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+        left_since |= insn.leaves_otherwise;
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Emitter, Exit, Flags, Stub, frame};
 use crate::translate::asm::{Label, Map, Mem, NARROW, Rm, WIDE, alu, cc, host};
 use crate::translate::frame::{Mode, TARGETS, offset};
 use crate::translate::registers::{HOST, T, W, slot};
+use crate::translate::step::Step;
 use crate::translate::unit::End;
 use donjon_engine::Attention;
 use donjon_x86::bits::rflags;
@@ -274,7 +275,11 @@ impl Emitter<'_> {
         self.a
             .legacy(NARROW, Map::One, 0x85, W, Rm::Mem(frame(offset::INTEREST)));
         self.a.jcc(cc::NE, at);
-        self.a.mov32(W, T);
+        // See `target_slot`.
+        self.a.mov(W, T);
+        self.a.legacy(WIDE, Map::One, 0xc1, 5, Rm::Reg(W));
+        self.a.bytes(&[12]);
+        self.a.alu(NARROW, alu::XOR, W, Rm::Reg(T));
         self.a.alu_imm(NARROW, alu::AND, Rm::Reg(W), TARGETS as i32 - 1);
         self.a.legacy(NARROW, Map::One, 0xc1, 4, Rm::Reg(W));
         self.a.bytes(&[4]);
@@ -301,6 +306,23 @@ impl Emitter<'_> {
                 self.poll_at = Some(self.n + 2);
             }
         }
+    }
+
+    /// Calls the interpreter for the current instruction.
+    pub(super) fn step(&mut self) {
+        self.save_flags();
+        self.drop_window();
+        let insn = self.current();
+        let step = Step {
+            op: insn.op.expect("read with its operation"),
+            offset: insn.offset,
+            mode: self.mode,
+        };
+        self.steps.push(step);
+        self.a.mov32_imm(T, self.steps.len() as u32 - 1);
+        self.a.call(self.trampolines.step);
+        self.vectors_live = false;
+        self.flags = Flags::Saved;
     }
 
     pub(super) fn swapgs(&mut self) {

@@ -2,7 +2,10 @@
 
 use crate::translate::asm::Map;
 use crate::translate::encoding::Encoding;
-use iced_x86::{Code, Instruction, Mnemonic, Register};
+use crate::translate::frame::Mode;
+use crate::translate::registers::HOST;
+use crate::translate::unit::Insn;
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
 
 /// What an instruction does with an operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +83,10 @@ pub enum Family {
     Cld,
     Std,
     Swapgs,
+    /// The interpreter's, called from translated code; control goes on behind it.
+    Step,
+    /// The same for what may go anywhere.
+    StepBranch,
 }
 
 const fn shape(reg: Role, rm: Role) -> Shape {
@@ -99,8 +106,25 @@ const fn bytes(s: Shape) -> Shape {
     }
 }
 
-/// How an instruction is translated; `None` leaves it to the interpreter.
-pub fn family(i: &Instruction, e: &Encoding) -> Option<Family> {
+/// How an instruction is translated for a privilege.
+pub fn family(i: &Instruction, e: &Encoding, mode: Mode) -> Family {
+    use Family::*;
+    match native(i, e) {
+        // Privileged: the interpreter raises the fault.
+        Some(Cli | Sti | Stac | Clac | Swapgs) if mode == Mode::User => Step,
+        Some(family) => family,
+        None if i.flow_control() == FlowControl::Next => Step,
+        None => StepBranch,
+    }
+}
+
+/// Whether a byte register is AH, CH, DH or BH, or one that is in the frame.
+fn stands_in(e: &Encoding, n: u8, byte: bool) -> bool {
+    HOST[n as usize].is_none() || byte && !e.prefix.rex && (4..8).contains(&n)
+}
+
+/// How an instruction is translated to host instructions, if it is.
+fn native(i: &Instruction, e: &Encoding) -> Option<Family> {
     if e.vex.is_some() {
         return vex(i, e);
     }
@@ -147,7 +171,10 @@ fn one(i: &Instruction, e: &Encoding) -> Option<Family> {
         0x86 | 0x87 => Plain(sized(byte, shape(Update, Update))),
         0x88 | 0x89 => Plain(sized(byte, shape(Read, Write))),
         0x8a | 0x8b => Plain(sized(byte, shape(Write, Read))),
-        0x8d => Lea,
+        0x8d => {
+            crate::translate::unit::effective_address(i, 0)?;
+            Lea
+        }
         0x90 if e.prefix.rep == 0xf3 => Verbatim,
         0x90 if e.rm == 0 => Nop,
         0x90..=0x97 => ExchangeAccumulator,
@@ -186,10 +213,7 @@ fn one(i: &Instruction, e: &Encoding) -> Option<Family> {
             6 => PushMemory,
             _ => return None,
         },
-        _ => {
-            let _ = i;
-            return None;
-        }
+        _ => return None,
     })
 }
 
@@ -250,7 +274,16 @@ fn two(i: &Instruction, e: &Encoding) -> Option<Family> {
         0xa4 | 0xa5 | 0xac | 0xad => Plain(shape(Read, Update)),
         0xae if e.direct && e.reg & 7 >= 5 && prefix(&[0]) => Verbatim,
         0xaf => Plain(shape(Update, Read)),
-        0xb0 | 0xb1 => CompareExchange,
+        0xb0 | 0xb1 => {
+            let byte = e.opcode == 0xb0;
+            let rm = stands_in(e, e.rm, byte);
+            // RAX is taken, and W as well if there is an address or something else that stands in.
+            let short = stands_in(e, e.reg, byte) && (!e.direct || rm);
+            if short || e.direct && rm && HOST[e.rm as usize].is_some() {
+                return None;
+            }
+            CompareExchange
+        }
         0xb6 | 0xbe => Plain(Shape {
             rm_byte: true,
             ..shape(Write, Read)
@@ -315,6 +348,12 @@ fn vex(i: &Instruction, e: &Encoding) -> Option<Family> {
         return None;
     }
     Some(match (e.map, e.opcode) {
+        // MULX to two registers in the frame is one scratch register short.
+        (Map::T38, 0xf6)
+            if HOST[e.reg as usize].is_none() && e.vex.is_some_and(|v| HOST[v.v as usize].is_none()) =>
+        {
+            return None;
+        }
         (Map::T38, 0xf2 | 0xf3 | 0xf5..=0xf7) | (Map::T3A, 0xf0) => Bmi,
         // Approximations are the interpreter's own; MXCSR is not in the host's register for long.
         (Map::Two, 0x52 | 0x53 | 0xae | 0xf7) => return None,
@@ -343,6 +382,19 @@ pub fn stack_access(i: &Instruction) -> Option<(i64, bool)> {
     }
 }
 
+/// What an instruction's memory operand must be aligned to, in bytes, or #GP is raised (Intel SDM vol. 1
+/// §10.2.1, vol. 2A table 2-21).
+pub fn alignment(i: &Insn) -> Option<u32> {
+    use Mnemonic::*;
+    let size = i.accesses.first()?.size as u32;
+    match i.i.mnemonic() {
+        Cmpxchg16b => Some(16),
+        Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa => Some(size),
+        Movups | Movupd | Movdqu | Lddqu | Pcmpestri | Pcmpestrm | Pcmpistri | Pcmpistrm => None,
+        _ => (matches!(i.family, Family::Vector(_)) && i.encoding.vex.is_none() && size == 16).then_some(16),
+    }
+}
+
 /// Whether an SSE instruction changes or depends on nothing but 128-bit registers: if not the unit needs
 /// AVX to be allowed.
 pub fn needs_avx(e: &Encoding) -> bool {
@@ -362,9 +414,4 @@ pub fn reads_accumulator(i: &Instruction) -> bool {
             | Code::VEX_Vpcmpestrm_xmm_xmmm128_imm8
             | Code::VEX_Vpcmpestrm64_xmm_xmmm128_imm8
     )
-}
-
-/// Whether a memory operand is a segment override of FS or GS on a register we cannot name.
-pub fn names_frame(i: &Instruction) -> bool {
-    i.memory_base() == Register::RSP && i.memory_index() == Register::RSP
 }

@@ -1,11 +1,11 @@
 //! Instructions on general registers.
 
 use super::family::{Role, Shape};
-use super::{Emitter, Flags, frame};
+use super::{Emitter, frame};
 use crate::translate::asm::{Map, Mem, NARROW, Prefix, Rm, host};
 use crate::translate::frame::offset;
 use crate::translate::registers::{HOST, T, W, operand, slot};
-use crate::translate::unit::Base;
+use crate::translate::unit::{Base, effective_address};
 
 /// The host's register for guest RAX.
 pub(super) const ACCUMULATOR: u8 = host::R13;
@@ -180,14 +180,7 @@ impl Emitter<'_> {
         let byte = e.opcode == 0xb0;
         let high = |n| is_high(e.prefix, byte, n);
         let stands_in = high(e.reg) || HOST[e.reg as usize].is_none();
-        let rm_stands_in = e.direct && (high(e.rm) || HOST[e.rm as usize].is_none());
-        if stands_in && (!e.direct || rm_stands_in) || e.direct && high(e.rm) {
-            // RAX is taken, W as well: one register short.
-            let l = self.leave_here();
-            self.a.jmp_label(l);
-            self.flags = Flags::Saved;
-            return;
-        }
+        let rm_stands_in = e.direct && HOST[e.rm as usize].is_none();
         let memory = (!e.direct).then(|| self.operand(0));
         self.prepare_flags();
         let mut after = After::Nothing;
@@ -329,10 +322,7 @@ impl Emitter<'_> {
         let unit = self.unit;
         let insn = &unit.insns[self.n];
         let e = insn.encoding;
-        let Some(access) = crate::translate::unit::effective_address(&insn.i, insn.offset) else {
-            let l = self.leave_here();
-            return self.a.jmp_label(l);
-        };
+        let access = effective_address(&insn.i, insn.offset).expect("checked by its family");
         let base = match access.key.base {
             Base::None => None,
             Base::Page => {
@@ -393,12 +383,6 @@ impl Emitter<'_> {
             !digit && HOST[e.reg as usize].is_none(),
             !rorx && HOST[vex.v as usize].is_none(),
         );
-        if mulx && reg_out && v_out {
-            let l = self.leave_here();
-            self.a.jmp_label(l);
-            self.flags = Flags::Saved;
-            return;
-        }
         let memory = (!e.direct).then(|| self.operand(0));
         self.prepare_flags();
         let rm = match memory {
@@ -431,11 +415,6 @@ impl Emitter<'_> {
             self.a.store(slot(vex.v), T);
         }
         self.flags_done();
-    }
-
-    /// Where to go to have the current instruction interpreted, from a point where control surely goes.
-    pub(super) fn leave_here(&mut self) -> crate::translate::asm::Label {
-        self.leave()
     }
 
     /// The next host instruction may fault: the interpreter then does this one.

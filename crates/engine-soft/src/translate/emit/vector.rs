@@ -11,6 +11,10 @@ impl Emitter<'_> {
         let unit = self.unit;
         let insn = &unit.insns[self.n];
         let e = insn.encoding;
+        if !self.vectors_live {
+            self.clobber();
+            self.vectors();
+        }
         if !e.has_modrm {
             // VZEROUPPER, VZEROALL
             return self.a.bytes(&insn.bytes[..insn.i.len()]);
