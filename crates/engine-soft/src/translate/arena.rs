@@ -140,6 +140,11 @@ impl Arena {
         self.used - self.first
     }
 
+    /// Bytes there are.
+    pub fn size(&self) -> usize {
+        self.len - self.first
+    }
+
     /// Whether `n` more bytes fit.
     pub fn has_room(&self, n: usize) -> bool {
         self.len - self.used >= n

@@ -12,6 +12,7 @@ mod control;
 mod family;
 mod integer;
 mod vector;
+mod x87;
 
 pub use family::{Family, family, is_hint, stack_access};
 
@@ -103,6 +104,8 @@ enum Stub {
         need: u8,
         insn: usize,
     },
+    /// Brings the x87 state in.
+    X87 { at: Label, back: Label, insn: usize },
     /// A jump to another page.
     Cross {
         at: Label,
@@ -136,6 +139,8 @@ struct Emitter<'a> {
     n: usize,
     /// The vector registers are in host registers.
     vectors_live: bool,
+    /// The x87 state is in the host's.
+    x87_live: bool,
     /// Ask for attention before this instruction.
     poll_at: Option<usize>,
 }
@@ -176,6 +181,7 @@ pub fn emit(
         leave: vec![[None; 2]; unit.insns.len() + 1],
         n: 0,
         vectors_live: false,
+        x87_live: false,
         poll_at: None,
     };
     let (start, indirect) = (e.a.label(), e.a.here());
@@ -203,6 +209,13 @@ pub fn emit(
         .find(|i| matches!(i.family, Family::Vector(_) | Family::Step | Family::StepBranch));
     if first.is_some_and(|i| matches!(i.family, Family::Vector(_))) {
         e.vectors();
+    }
+    let first = unit
+        .insns
+        .iter()
+        .find(|i| matches!(i.family, Family::X87 | Family::Step | Family::StepBranch));
+    if first.is_some_and(|i| i.family == Family::X87) {
+        e.want_x87();
     }
     for n in 0..unit.insns.len() {
         e.n = n;
@@ -371,6 +384,7 @@ impl Emitter<'_> {
         // It may have been left and entered again.
         self.drop_window();
         self.vectors_live = false;
+        self.x87_live = false;
     }
 
     /// Makes sure that the vector registers are in host registers if the unit uses any.
@@ -432,6 +446,7 @@ impl Emitter<'_> {
             Family::Verbatim => self.a.bytes(&insn.bytes[..insn.i.len()]),
             Family::Bmi => self.bmi(),
             Family::Vector(general) => self.vector(general),
+            Family::X87 => self.x87(),
             Family::PushRegister => self.push_register(),
             Family::PushImmediate => self.push_immediate(),
             Family::PushMemory => self.push_memory(),
@@ -490,6 +505,14 @@ impl Emitter<'_> {
                     self.a.mov32_imm(T, need as u32);
                     self.a.call(self.trampolines.load_vectors);
                     self.a.jcc(cc::NE, back);
+                    let l = self.leave();
+                    self.a.jmp_label(l);
+                }
+                Stub::X87 { at, back, insn } => {
+                    self.a.bind(at);
+                    self.n = insn;
+                    self.flags = Flags::Saved;
+                    self.load_x87(back);
                     let l = self.leave();
                     self.a.jmp_label(l);
                 }

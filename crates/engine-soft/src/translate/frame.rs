@@ -63,8 +63,10 @@ pub mod live {
     pub const SSE: u8 = 1;
     /// The upper halves as well, and VEX-encoded instructions are allowed.
     pub const AVX: u8 = 2;
-    /// The x87 state.
+    /// The x87 state, all its exceptions masked.
     pub const X87: u8 = 4;
+    /// Either kind of vector registers.
+    pub const VECTORS: u8 = SSE | AVX;
 }
 
 #[repr(C, align(64))]
@@ -97,7 +99,8 @@ pub struct Frame {
     pub allowed: u32,
     pub mxcsr: u32,
     pub host_mxcsr: u32,
-    pub pad: u32,
+    /// The x87 state has been stored to [`Frame::x87`].
+    pub x87_saved: u32,
     /// Host addresses: the guest's general registers, its vector registers, the host's stack, the functions
     /// that fill and step, and their argument.
     pub regs: u64,
@@ -139,6 +142,7 @@ pub mod offset {
     pub const FILL: i32 = offset_of!(Frame, fill) as i32;
     pub const STEP: i32 = offset_of!(Frame, step) as i32;
     pub const X87: i32 = offset_of!(Frame, x87) as i32;
+    pub const X87_SAVED: i32 = offset_of!(Frame, x87_saved) as i32;
 
     /// A mode's translation table for loads or stores.
     pub const fn tlb(mode: Mode, write: bool) -> i32 {

@@ -22,6 +22,9 @@ pub fn request(span: u32, write: bool, mode: Mode, aligned: Option<(u32, i64)>) 
     span | if write { WRITE } else { 0 } | (mode as u32) << MODE_SHIFT | aligned
 }
 
+/// Asks for the x87 state instead of a page.
+pub const WANTS_X87: u32 = u32::MAX;
+
 /// Pages handed to translated code, and changes it has not seen yet.
 #[derive(Default)]
 pub struct Direct {
@@ -36,6 +39,10 @@ pub struct Direct {
     pub steps: Vec<Step>,
     /// What the last step that ended a run came to.
     pub result: After,
+    /// Pages asked for, and those of them that were filled; instructions interpreted in [`Direct::steps`].
+    pub misses: u64,
+    pub fills: u64,
+    pub stepped: u64,
     /// The last fill failed because the access runs into another page.
     pub crossed: bool,
 }
@@ -145,6 +152,10 @@ impl Cpu {
     /// fault, a device, an access that crosses into another page, a store beside code. The interpreter
     /// then finds out which.
     pub fn fill_page(&mut self, frame: &mut Frame, linear: u64, request: u32) -> bool {
+        if request == WANTS_X87 {
+            return self.give_x87(frame);
+        }
+        self.direct.misses += 1;
         let (span, write) = (request as u64 & 0xffff, request & WRITE != 0);
         self.direct.crossed = (linear & 0xfff) + span > 0x1000;
         if self.direct.crossed {
@@ -181,6 +192,7 @@ impl Cpu {
             mode: mode as u8,
             write,
         });
+        self.direct.fills += 1;
         true
     }
 }

@@ -17,16 +17,22 @@ mod asm;
 mod emit;
 mod encoding;
 mod frame;
+mod host;
 mod memory;
 mod registers;
+mod statistics;
 mod step;
 mod trampolines;
 mod unit;
+mod x87;
 
+pub(crate) use host::obstacle;
 pub(crate) use memory::Direct;
 
 use crate::cpu::{Cpu, R};
+use crate::trace::CodeTrace;
 use arena::Arena;
+use donjon_engine::TranslatorStatistics;
 use donjon_memory::Ram;
 use donjon_x86::bits::rflags;
 use emit::Exit;
@@ -170,18 +176,10 @@ pub(crate) struct Translator {
     marked: u64,
     /// Times a block is interpreted before it is translated.
     pub threshold: u16,
-    stats: Counts,
-}
-
-/// What happened so far.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Counts {
-    pub units: u64,
-    pub entries: u64,
-    pub exits: [u64; 6],
-    pub resets: u64,
-    pub steps: u64,
-    pub flushes: [u64; 6],
+    /// What happened so far; the counts that [`Direct`] has are not in it.
+    stats: TranslatorStatistics,
+    /// Who wants to hear of new code.
+    trace: Option<Arc<dyn CodeTrace>>,
 }
 
 /// Multiplicative hashing: keys are addresses.
@@ -227,7 +225,7 @@ fn code_page_bit(linear: u64) -> (usize, u64) {
 impl Translator {
     /// A translator with `len` bytes for code; `None` if the host cannot run what it makes.
     pub fn new(ram: Arc<Ram>, len: usize, threshold: u16) -> Option<Self> {
-        if !host_suffices() {
+        if !host::lacking().is_empty() {
             return None;
         }
         let arena = match Arena::new(len.max(4 * MAX_CODE)) {
@@ -250,7 +248,8 @@ impl Translator {
             marked: ram.code().marked(),
             ram,
             threshold,
-            stats: Counts::default(),
+            stats: TranslatorStatistics::default(),
+            trace: None,
         })
     }
 
@@ -279,16 +278,16 @@ impl Translator {
         if marked != self.marked {
             // A page has become code since it was handed out for stores.
             self.marked = marked;
-            self.stats.flushes[3] += 1;
+            self.stats.invalidations.stores += 1;
             cpu.direct.flush_stores(self.arena.frame_mut());
         }
         if cpu.direct.stale.any() {
             if cpu.direct.stale.all {
-                self.stats.flushes[0] += 1
+                self.stats.invalidations.mappings += 1
             } else if cpu.direct.stale.local {
-                self.stats.flushes[1] += 1
+                self.stats.invalidations.local_mappings += 1
             } else {
-                self.stats.flushes[2] += 1
+                self.stats.invalidations.pages += 1
             }
             cpu.direct.flush(self.arena.frame_mut());
             let stale = std::mem::take(&mut cpu.direct.stale);
@@ -309,9 +308,8 @@ impl Translator {
             }
             current
         });
-        self.stats.flushes[5] += 1;
         if self.pages.len() != before {
-            self.stats.flushes[4] += 1;
+            self.stats.invalidations.code += 1;
             self.drop_every_jump();
         }
     }
@@ -393,6 +391,7 @@ impl Translator {
             crossings: if group { 0 } else { CROSSINGS },
         });
         self.arena.append_emitted(&code.bytes);
+        self.tell(base, code.bytes.len(), mode, cpu.rip());
         for (at, to) in code.on_fault {
             self.arena.on_fault(at, to);
         }
@@ -454,9 +453,9 @@ impl Translator {
         // The reader wants the instruction pointer at the unit.
         let rip = cpu.rip();
         cpu.set_rip(self.arena.frame().page | (at & 0xfff) as u64);
-        let resets = self.stats.resets;
+        let resets = self.stats.arena_emptied;
         if let Some(Some(new)) = self.make(cpu, at, mode, false, hot)
-            && self.stats.resets == resets
+            && self.stats.arena_emptied == resets
         {
             self.arena.redirect(old.indirect as usize, new.indirect as usize);
             self.arena
@@ -472,7 +471,7 @@ impl Translator {
     /// Starts over with an empty arena.
     #[cold]
     fn reset(&mut self, cpu: &mut Cpu) {
-        self.stats.resets += 1;
+        self.stats.arena_emptied += 1;
         self.drop_every_jump();
         self.origins.clear();
         cpu.direct.steps.clear();
@@ -493,7 +492,7 @@ impl Translator {
         loop {
             self.arena.enter(cpu, code);
             if self.arena.frame().exit == STOPPED {
-                self.stats.steps += 1;
+                self.stats.exits.step += 1;
                 return Some(cpu.direct.result);
             }
             let exit = self.exits[self.arena.frame().exit as usize];
@@ -505,15 +504,15 @@ impl Translator {
                     host_flags,
                     page,
                 } => {
-                    self.stats.exits[0] += 1;
+                    self.stats.exits.jump += 1;
                     self.jump(site, to, mode, host_flags, page)
                 }
                 Exit::Cross { site, slot, to, mode } => {
-                    self.stats.exits[1] += 1;
+                    self.stats.exits.page += 1;
                     self.cross(cpu, site, slot, to, mode)
                 }
                 Exit::Indirect { mode, offset, moved } => {
-                    self.stats.exits[2] += 1;
+                    self.stats.exits.indirect += 1;
                     if donjon_x86::paging::canonical(self.arena.frame().target) {
                         self.indirect(cpu, mode)
                     } else {
@@ -529,7 +528,7 @@ impl Translator {
                     second,
                     generation,
                 } => {
-                    self.stats.exits[5] += 1;
+                    self.stats.exits.guard += 1;
                     if self.guard(cpu, slot, second, generation) {
                         Ok(resume)
                     } else {
@@ -537,14 +536,14 @@ impl Translator {
                     }
                 }
                 Exit::Interpret { offset, unit } => {
-                    self.stats.exits[3] += 1;
+                    self.stats.exits.interpreter += 1;
                     if std::mem::take(&mut cpu.direct.crossed) {
                         self.crossed(cpu, unit, |_| false);
                     }
                     Err((offset as i64, After::One))
                 }
                 Exit::Poll { offset } => {
-                    self.stats.exits[4] += 1;
+                    self.stats.exits.attention += 1;
                     Err((offset as i64, After::Attend))
                 }
             };
@@ -664,34 +663,9 @@ impl Translator {
         Ok(e.saved_flags as usize)
     }
 
-    pub fn in_use(&self) -> usize {
-        self.arena.in_use()
-    }
+
     /// How often the arena was emptied.
     pub fn resets(&self) -> u64 {
-        self.stats.resets
+        self.stats.arena_emptied
     }
-
-    /// What happened so far.
-    pub fn counts(&self) -> Counts {
-        self.stats
-    }
-}
-
-/// Whether the host's CPU has everything that translated code and the guest's own instructions use.
-fn host_suffices() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("avx2")
-        && has!("fma")
-        && has!("f16c")
-        && has!("bmi1")
-        && has!("bmi2")
-        && has!("lzcnt")
-        && has!("movbe")
-        && has!("popcnt")
-        && has!("aes")
-        && has!("pclmulqdq")
-        && has!("adx")
-        && has!("cmpxchg16b")
-        && has!("sse4.2")
 }

@@ -23,6 +23,7 @@ impl Cpu {
     /// the next instruction's turn. Zero ends the run, with [`super::Direct::result`] to tell why.
     pub fn step_directly(&mut self, frame: &mut Frame, continuation: u64) -> u64 {
         let step = self.direct.steps[frame.exit as usize];
+        self.direct.stepped += 1;
         let page = frame.page;
         let rip = page.wrapping_add(step.offset as u64);
         self.take_back(frame, rip);
@@ -103,6 +104,9 @@ impl Cpu {
         }
         self.msrs.kernel_gs_base = frame.kernel_gs_base;
         self.mxcsr = frame.mxcsr;
+        if frame.x87_saved != 0 {
+            self.take_x87(frame);
+        }
         self.instructions += std::mem::take(&mut frame.instructions);
     }
 }

@@ -23,6 +23,23 @@ pub struct Trampolines {
     pub step: usize,
 }
 
+impl Trampolines {
+    /// Name, place and size of each; `end` is where the last one ends.
+    pub fn named(&self, end: usize) -> Vec<(&'static str, usize, usize)> {
+        let mut all = vec![
+            ("enter", self.enter),
+            ("exit", self.exit),
+            ("fill", self.fill),
+            ("load-vectors", self.load_vectors),
+            ("step", self.step),
+        ];
+        all.sort_by_key(|t| t.1);
+        let ends: Vec<_> = all.iter().skip(1).map(|t| t.1).chain([end]).collect();
+        let sized = all.iter().zip(ends);
+        sized.map(|((name, at), end)| (*name, *at, end - at)).collect()
+    }
+}
+
 const CALLEE_SAVED: [u8; 6] = [RBX, RBP, R12, R13, R14, R15];
 
 /// The trampolines, for arena offset zero.
@@ -83,12 +100,16 @@ fn store_registers(a: &mut Asm) {
         a.store(Mem::at(T, n as i32 * 8), W);
     }
     let (plain, dead) = (a.label(), a.label());
-    a.alu_imm(NARROW, alu::CMP, Rm::Mem(frame(offset::LIVE)), 0);
-    a.jcc(cc::E, dead);
+    test_live(a, RSP, live::VECTORS);
+    a.jcc(cc::E, plain);
     save_vectors(a, RSP, plain);
     a.bind(plain);
-    a.store32_imm(frame(offset::LIVE), 0);
+    test_live(a, RSP, live::X87);
+    a.jcc(cc::E, dead);
+    a.legacy(NARROW, Map::One, 0xdd, 6, Rm::Mem(frame(offset::X87))); // FNSAVE
+    a.store32_imm(frame(offset::X87_SAVED), 1);
     a.bind(dead);
+    a.store32_imm(frame(offset::LIVE), 0);
 }
 
 fn exit(a: &mut Asm) -> (usize, usize) {
@@ -212,7 +233,7 @@ fn fill(a: &mut Asm) -> usize {
     a.mov(RBX, RDI);
     a.mov(W, RSP);
     let (clean, saved) = (a.label(), a.label());
-    a.alu_imm(NARROW, alu::CMP, Rm::Mem(Mem::at(RBX, offset::LIVE)), 0);
+    test_live(a, RBX, live::VECTORS);
     a.jcc(cc::E, clean);
     save_vectors(a, RBX, saved);
     a.bind(saved);
@@ -224,7 +245,7 @@ fn fill(a: &mut Asm) -> usize {
     a.mov(RSP, W);
     a.mov32(W, T);
     let clean = a.label();
-    a.alu_imm(NARROW, alu::CMP, Rm::Mem(Mem::at(RBX, offset::LIVE)), 0);
+    test_live(a, RBX, live::VECTORS);
     a.jcc(cc::E, clean);
     restore_vectors(a, RBX);
     a.bind(clean);
@@ -246,12 +267,13 @@ fn load_vectors(a: &mut Asm) -> usize {
     a.mov32(W, T);
     a.alu(NARROW, alu::AND, W, Rm::Mem(up(offset::ALLOWED)));
     a.jcc(cc::E, refuse);
-    // Something else may be live already.
-    a.alu_imm(NARROW, alu::CMP, Rm::Mem(up(offset::LIVE)), 0);
+    // They may be live for less than this unit needs.
+    a.lea(W, up(0));
+    test_live(a, W, live::VECTORS);
     a.jcc(cc::NE, ready);
     a.load32(T, up(offset::ALLOWED));
-    a.store32(up(offset::LIVE), T);
-    a.lea(W, up(0));
+    a.alu_imm(NARROW, alu::AND, Rm::Reg(T), live::VECTORS as i32);
+    a.legacy(NARROW, Map::One, 0x09, T, Rm::Mem(up(offset::LIVE)));
     restore_vectors(a, W);
     a.bind(ready);
     a.alu_imm(NARROW, alu::OR, Rm::Reg(W), 1);

@@ -55,7 +55,7 @@ impl Insn {
     /// Offset a near branch goes to.
     pub fn target(&self) -> i64 {
         // Decoded as if at address zero.
-        self.offset as i64 + self.i.near_branch64() as i64
+        (self.offset as i64).wrapping_add(self.i.near_branch64() as i64)
     }
 }
 
@@ -325,7 +325,7 @@ impl Reader {
             || i.flow_control() != FlowControl::Next
             || matches!(
                 family,
-                Family::Vector(_) | Family::Sti | Family::Stac | Family::Clac
+                Family::Vector(_) | Family::X87 | Family::Sti | Family::Stac | Family::Clac
             )
             || matches!(
                 i.mnemonic(),
@@ -517,6 +517,7 @@ fn group_accesses(unit: &mut Unit, join: bool) {
             if let Some((key, g)) = last
                 && key == a.key
                 && join
+                && a.disp.unsigned_abs() < 1 << 30
                 && !key.narrow
                 && let group = &mut unit.groups[g]
                 && hi.max(group.hi) - lo.min(group.lo) <= MAX_SPAN
@@ -534,7 +535,8 @@ fn group_accesses(unit: &mut Unit, join: bool) {
                 write: a.write,
             });
             a.group = unit.groups.len() - 1;
-            last = Some((a.key, a.group));
+            // Sums with a far displacement might not fit one.
+            last = (a.disp.unsigned_abs() < 1 << 30).then_some((a.key, a.group));
             left_since = false;
         }
         left_since |= insn.leaves_otherwise;

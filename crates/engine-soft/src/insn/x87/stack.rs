@@ -129,8 +129,14 @@ impl Cpu {
 
     /// Records a non-control instruction: its address and opcode bits (Intel SDM vol. 1 §8.1.8 and
     /// §8.1.9). The data pointer keeps its value if there is no memory operand.
+    ///
+    /// Only while an exception is unmasked: handlers are who the pointers are for, processors of either
+    /// vendor keep some of them for exceptions alone, and translated code cannot know them.
     #[inline(always)]
     pub(super) fn x87_at(&mut self, op: &Op) {
+        if self.fpu.control & 0x3f == 0x3f {
+            return;
+        }
         self.fpu.instruction = self.rip();
         self.fpu.instruction_selector = self.seg[Seg::Cs as usize].selector;
         self.fpu.opcode = op.imm as u16;
@@ -139,6 +145,9 @@ impl Cpu {
     /// Records a non-control instruction and the address of its memory operand.
     #[inline(always)]
     pub(super) fn x87_at_data(&mut self, op: &Op) {
+        if self.fpu.control & 0x3f == 0x3f {
+            return;
+        }
         self.fpu.data = self.ea(op);
         self.fpu.data_selector = self.seg[op.seg as usize % 6].selector;
         self.x87_at(op);

@@ -322,6 +322,7 @@ impl Emitter<'_> {
         self.a.mov32_imm(T, self.steps.len() as u32 - 1);
         self.a.call(self.trampolines.step);
         self.vectors_live = false;
+        self.x87_live = false;
         self.flags = Flags::Saved;
     }
 

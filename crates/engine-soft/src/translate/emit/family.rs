@@ -64,6 +64,8 @@ pub enum Family {
     /// VEX-encoded, on general registers.
     Bmi,
     Vector(General),
+    /// x87, on the guest's own registers.
+    X87,
     PushRegister,
     PushImmediate,
     PushMemory,
@@ -190,6 +192,7 @@ fn one(i: &Instruction, e: &Encoding) -> Option<Family> {
         0xc2 | 0xc3 => Ret,
         0xc6 | 0xc7 if e.reg & 7 == 0 => Plain(sized(byte, shape(Digit, Write))),
         0xc9 => Leave,
+        0xd8..=0xdf | 0x9b => return x87(e).then_some(X87),
         0xe8 => Call,
         0xe9 | 0xeb => Jmp,
         0xf5 | 0xf8 | 0xf9 => Carry,
@@ -215,6 +218,28 @@ fn one(i: &Instruction, e: &Encoding) -> Option<Family> {
         },
         _ => return None,
     })
+}
+
+/// Whether an x87 instruction runs as it is. Not those that unmask exceptions or tell where instructions
+/// were, and not the approximations and decimal conversions, which are the interpreter's own.
+fn x87(e: &Encoding) -> bool {
+    let second = 0xc0 | (e.reg & 7) << 3 | e.rm & 7;
+    match (e.opcode, e.direct) {
+        (0x9b | 0xd8 | 0xdc | 0xde, _) | (0xda, false) => true,
+        (0xd9, false) => matches!(e.reg & 7, 0 | 2 | 3 | 7),
+        (0xdb, false) => matches!(e.reg & 7, 0..=3 | 5 | 7),
+        (0xdd, false) => matches!(e.reg & 7, 0..=3 | 7),
+        (0xdf, false) => matches!(e.reg & 7, 0..=3 | 5 | 7),
+        (0xd9, true) => matches!(
+            second,
+            0xc0..=0xd0 | 0xe0 | 0xe1 | 0xe4 | 0xe5 | 0xe8..=0xee | 0xf4..=0xf8 | 0xfa | 0xfc | 0xfd
+        ),
+        (0xda, true) => matches!(second, 0xc0..=0xdf | 0xe9),
+        (0xdb, true) => matches!(second, 0xc0..=0xdf | 0xe2 | 0xe3 | 0xe8..=0xf7),
+        (0xdd, true) => matches!(second, 0xc0..=0xc7 | 0xd0..=0xef),
+        (_, true) => matches!(second, 0xe0 | 0xe8..=0xf7),
+        _ => false,
+    }
 }
 
 fn two(i: &Instruction, e: &Encoding) -> Option<Family> {
