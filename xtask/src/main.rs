@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod fuzz;
 mod nextest;
+mod portable;
 mod prerequisites;
 mod steps;
 mod test;

@@ -2,7 +2,7 @@
 
 use crate::command::{cargo, run};
 use crate::steps::Steps;
-use crate::{fuzz, nextest, prerequisites};
+use crate::{fuzz, nextest, portable, prerequisites};
 use anyhow::Result;
 
 /// Cases of the conformance run in CI.
@@ -50,6 +50,7 @@ pub fn test(args: &Args) -> Result<()> {
             "warnings",
         ]))
     });
+    steps.step("a host that is not x86-64", portable::check);
     steps.step("dependencies", |_| {
         run(&mut cargo(&[
             "deny",
@@ -95,7 +96,10 @@ pub fn test(args: &Args) -> Result<()> {
             }
             // Hot code only: the two in turn.
             conformance(&["--programs"])?;
-            conformance(&["--system"])
+            conformance(&["--system"])?;
+            // A whole Debian, compared unit by unit, and as units lead to one another.
+            conformance(&["--lockstep"])?;
+            conformance(&["--lockstep", "--chains", "--engine", "soft"])
         });
         steps.step("fuzz", |_| fuzz::all(args.fuzz_seconds));
     }

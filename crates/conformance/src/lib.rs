@@ -14,6 +14,7 @@ pub mod forms;
 pub mod generate;
 pub mod guest;
 pub mod layout;
+pub mod lockstep;
 #[allow(unsafe_code)]
 pub mod native;
 pub mod outcome;

@@ -1,6 +1,8 @@
 //! `conformance`: checks a CPU engine against the processor it runs on.
 #![forbid(unsafe_code)]
 
+mod lockstep_command;
+
 use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use donjon_conformance::case::Mode;
@@ -24,6 +26,12 @@ struct Arguments {
     /// Programs of a kernel, run by the interpreter and by --engine, or both other engines
     #[arg(long, group = "what")]
     system: bool,
+    /// A booting Linux, every unit of translated code interpreted as well (--engine soft translates what is
+    /// hot, without it everything is translated)
+    #[arg(long, group = "what")]
+    lockstep: bool,
+    #[command(flatten)]
+    guest: lockstep_command::Guest,
     /// How many cases to run [default: 1000000 instructions, 100000 blocks, 10000 programs of either kind]
     #[arg(long)]
     cases: Option<u64>,
@@ -64,6 +72,9 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if arguments.lockstep {
+        return arguments.guest.run(arguments.engine.as_deref());
+    }
     native::crash::install();
     let forms: Vec<Form> = Mode::ALL.iter().flat_map(|&m| forms::all(m)).collect();
     if arguments.list {

@@ -3,7 +3,8 @@
 use crate::size::{self, Size};
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use donjon_control::Name;
 use donjon_host::engines::EngineChoice;
 use donjon_machine::MAX_CPUS;
 use donjon_x86::cpuid::CpuModel;
@@ -48,6 +49,10 @@ pub enum Command {
     /// standard output.
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
+    /// Show what a running domain does: busy time, instructions, translated code, TLB misses, exits.
+    Stats(StatsArgs),
+    /// List running domains.
+    Ps,
     /// Say which CPU engine runs domains on this host, why, and how to get a faster one.
     Doctor,
 }
@@ -84,9 +89,15 @@ pub struct RunArgs {
           value_parser = PossibleValuesParser::new(CpuModel::NAMES))]
     pub cpu_model: String,
 
-    /// What executes guest instructions: `auto` takes the fastest engine that works here.
+    /// What executes guest instructions: `auto` takes the fastest engine that works here, `soft` is the
+    /// software CPU, `soft,interpreter` is the same without its translator.
     #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = engine())]
     pub engine: EngineChoice,
+
+    /// Translated code that the software CPU keeps at most, 1M to 1G of host memory. When that is full it
+    /// starts over.
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::arena)]
+    pub translation_arena: Size,
 
     /// End when the guest resets the machine, instead of booting it again.
     #[arg(long)]
@@ -95,6 +106,37 @@ pub struct RunArgs {
     /// At the end, tell on standard error what the vCPUs did.
     #[arg(long)]
     pub stats: bool,
+
+    /// What `donjon stats` and `donjon ps` call the domain [default: the image, or `domain-` and the process's
+    /// number for --kernel; with a number behind it if there is one of that name].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<Name>,
+
+    /// Name translated code for perf, in /tmp/perf-PID.map: `perf record -p PID`, then `perf report` shows guest
+    /// code as guest:MODE:ADDRESS.
+    #[arg(long)]
+    pub trace: bool,
+}
+
+#[derive(Args)]
+pub struct StatsArgs {
+    /// The domain's name, or enough of its beginning; may be left out if only one runs.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// As a table, or as JSON on one line.
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub format: Format,
+
+    /// Every second until the domain ends.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
 }
 
 /// Ends with a usage message if arguments contradict each other.
@@ -154,6 +196,8 @@ mod tests {
         assert!(refused(&["debian"]).contains("there is: tiny"));
         assert!(refused(&["tiny", "--kernel", "k"]).contains("cannot be used with"));
         assert!(refused(&["--cpu-model", "486"]).contains("x86-64-v2"));
-        assert!(refused(&["--engine", "tcg"]).contains("soft"));
+        assert!(refused(&["--engine", "tcg"]).contains("soft,interpreter"));
+        assert!(refused(&["--name", "a/b"]).contains("begins with a letter or digit"));
+        assert!(refused(&["--translation-arena", "2G"]).contains("1M to 1G"));
     }
 }

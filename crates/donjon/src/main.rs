@@ -3,11 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod control;
 mod doctor;
 mod failure;
+mod figures;
 mod host_memory;
 mod run;
 mod size;
+mod stats;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -18,6 +21,8 @@ fn main() -> ExitCode {
     start_log();
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Stats(args) => stats::stats(&args),
+        Command::Ps => stats::ps(),
         Command::Doctor => doctor::doctor(),
     };
     match done {

@@ -2,16 +2,18 @@
 
 use crate::cli::{self, RunArgs, exit};
 use crate::failure::Failure;
-use crate::host_memory;
+use crate::{control, figures, host_memory};
 use anyhow::{Context, anyhow};
-use donjon_host::{engines, images, progress};
+use donjon_control::Info;
+use donjon_host::engines::{self, Selected, Wanted};
+use donjon_host::perf_map::PerfMap;
+use donjon_host::{images, progress};
 use donjon_machine::MachineSpec;
 use donjon_machine::boot::{BootError, BootSource, Image, Role};
-use donjon_vmm::{ConsoleConfig, DomainSpec, Outcome, Report, StartError, VcpuStats};
+use donjon_vmm::{ConsoleConfig, DomainSpec, Meter, Outcome, Report, StartError, VcpuStats};
 use donjon_x86::cpuid::CpuModel;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Runs a domain to its end; the command's exit code.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
@@ -26,7 +28,13 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     };
     // The files first: they fail faster than anything else.
     let boot = boot_source(args)?;
-    let selected = engines::select(args.engine)?;
+    let trace = args.trace.then(PerfMap::of_this_process).transpose()?;
+    let trace = trace.map(Arc::new);
+    let selected = engines::select(&Wanted {
+        engine: args.engine,
+        arena: usize::try_from(args.translation_arena).ok(),
+        trace: trace.clone().map(|t| t as _),
+    })?;
     tracing::info!(
         engine = selected.engine.name(),
         why = selected.why,
@@ -38,11 +46,46 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         no_reboot: args.no_reboot,
     };
     let console = ConsoleConfig::stdio().context("cannot use standard input and output")?;
-    let report = donjon_vmm::run(&spec, &*selected.engine, console).map_err(start_failure)?;
+    let meter = Arc::new(Meter::new(args.cpus));
+    let server = control::serve(
+        args.name.as_ref(),
+        &usual_name(args),
+        info(args, &selected),
+        &meter,
+    )?;
+    let report = donjon_vmm::run(&spec, &*selected.engine, console, &meter).map_err(start_failure)?;
+    // A domain that has ended has no name.
+    drop(server);
     if args.stats {
         print_stats(&report);
     }
+    if let Some(trace) = trace {
+        trace.finish()?;
+        eprintln!(
+            "donjon: names of translated code are in {}",
+            trace.path().display()
+        );
+    }
     conclude(report.outcome)
+}
+
+/// What a domain is called if the user says nothing.
+fn usual_name(args: &RunArgs) -> String {
+    match (&args.kernel, &args.image) {
+        (Some(_), _) => format!("domain-{}", std::process::id()),
+        (None, Some(image)) => image.clone(),
+        (None, None) => "tiny".into(),
+    }
+}
+
+fn info(args: &RunArgs, selected: &Selected) -> Info {
+    Info {
+        pid: std::process::id(),
+        engine: selected.engine.name().into(),
+        cpus: args.cpus,
+        memory: args.memory,
+        ..Info::default()
+    }
 }
 
 fn check_memory(wanted: u64) -> Result<(), Failure> {
@@ -150,23 +193,12 @@ fn conclude(outcome: Outcome) -> Result<u8, Failure> {
 }
 
 fn print_stats(report: &Report) {
-    let line = |name: &str, s: &VcpuStats| {
-        let (instructions, busy) = (s.instructions, s.busy.as_secs_f64());
-        eprintln!(
-            "{name}: {instructions} instructions in {busy:.3} s busy, {:.1} MIPS",
-            s.mips()
-        );
-    };
-    for (i, stats) in report.vcpus.iter().enumerate() {
-        line(&format!("vcpu{i}"), stats);
-    }
-    let instructions = report.vcpus.iter().map(|s| s.instructions).sum();
-    line(
-        "total",
-        &VcpuStats {
-            instructions,
-            busy: report.vcpus.iter().map(|s| s.busy).sum::<Duration>(),
-        },
+    let vcpus: Vec<_> = report.vcpus.iter().map(figures::report).collect();
+    let total = figures::report(&VcpuStats::sum(&report.vcpus));
+    eprint!(
+        "{}{}",
+        figures::lines(&vcpus, &total),
+        figures::tables(&vcpus, &total)
     );
     eprintln!("wall: {:.3} s", report.wall.as_secs_f64());
 }

@@ -27,6 +27,14 @@ pub fn memory(text: &str) -> Result<Size, String> {
     Ok(size)
 }
 
+/// Room for translated code: enough for a few hundred functions, and no more than a jump reaches over.
+pub fn arena(text: &str) -> Result<Size, String> {
+    match parse(text)? {
+        size if (1 << 20..=1 << 30).contains(&size) => Ok(size),
+        _ => Err("translated code gets 1M to 1G; 64M holds all that is hot in most guests".into()),
+    }
+}
+
 /// `1024K`, `512M`, `2G`, `1T` (powers of 1024, `MiB` and lower case too), or bytes.
 fn parse(text: &str) -> Result<u64, String> {
     let wrong = || "not a size; write 512M, 2G, 524288K or a number of bytes".to_owned();
@@ -61,6 +69,15 @@ mod tests {
             assert_eq!(memory(text), Ok(bytes), "{text}");
         }
         assert_eq!(memory("536870912"), Ok(512 << 20));
+    }
+
+    #[test]
+    fn the_arena_has_bounds() {
+        assert_eq!(arena("1M"), Ok(1 << 20));
+        assert_eq!(arena("1G"), Ok(1 << 30));
+        for text in ["1023K", "16", "1025M", "0"] {
+            assert!(arena(text).unwrap_err().contains("1M to 1G"), "{text}");
+        }
     }
 
     #[test]

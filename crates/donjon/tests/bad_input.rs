@@ -110,7 +110,8 @@ fn impossible_machines() {
     run(&["--cpu-model", "pentium"])
         .exits(2)
         .says(&["x86-64-v2", "x86-64-v3"]);
-    run(&["--engine", "tcg"]).exits(2).says(&["soft"]);
+    run(&["--engine", "tcg"]).exits(2).says(&["soft,interpreter"]);
+    run(&["--translation-arena", "1"]).exits(2).says(&["1M to 1G"]);
 }
 
 #[test]

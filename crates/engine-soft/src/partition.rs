@@ -1,10 +1,12 @@
 //! The engine and its partitions.
 
 use crate::cpu::{Board, Cpu};
+use crate::lockstep::Pair;
+use crate::trace::CodeTrace;
 use crate::translate::Translator;
 use crate::vcpu::SoftVcpu;
-use donjon_engine::{Engine, EngineError, Partition, PartitionConfig, ProbeReport, Vcpu};
-use std::sync::Mutex;
+use donjon_engine::{Attention, Engine, EngineError, Partition, PartitionConfig, ProbeReport, Vcpu};
+use std::sync::{Arc, Mutex};
 
 /// Times a block is interpreted before it is translated.
 const HOT: u16 = 24;
@@ -28,6 +30,21 @@ pub struct Settings {
     pub translation: Translation,
     /// Bytes of host code that a whole domain keeps at most.
     pub arena: usize,
+    /// Whether everything is interpreted as well.
+    pub lockstep: Lockstep,
+}
+
+/// Interpreting all translated code as well, to stop where the results differ: for proving the translator, on
+/// domains with one vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lockstep {
+    /// No.
+    #[default]
+    Off,
+    /// Unit by unit: a difference names the code, but no unit ever leads to another.
+    Units,
+    /// Units lead to one another as always, and what ran until the next exit is compared.
+    Chains,
 }
 
 impl Default for Settings {
@@ -35,6 +52,7 @@ impl Default for Settings {
         Self {
             translation: Translation::default(),
             arena: 64 << 20,
+            lockstep: Lockstep::Off,
         }
     }
 }
@@ -43,12 +61,24 @@ impl Default for Settings {
 #[derive(Debug, Default)]
 pub struct SoftEngine {
     settings: Settings,
+    trace: Option<Arc<dyn CodeTrace>>,
 }
 
 impl SoftEngine {
     /// The engine as `settings` ask.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self {
+            settings,
+            trace: None,
+        }
+    }
+
+    /// The same, telling `trace` of all host code that is made.
+    pub fn traced(self, trace: Arc<dyn CodeTrace>) -> Self {
+        Self {
+            trace: Some(trace),
+            ..self
+        }
     }
 }
 
@@ -58,7 +88,7 @@ impl Engine for SoftEngine {
     }
 
     fn probe(&self) -> ProbeReport {
-        crate::probe::probe()
+        crate::probe::probe(&self.settings)
     }
 
     fn create(&self, config: PartitionConfig) -> Result<Box<dyn Partition>, EngineError> {
@@ -73,18 +103,21 @@ impl Engine for SoftEngine {
                 model: config.model.clone(),
                 apic_id: n as u32,
                 vcpus: count,
+                deck: None,
             };
             Mutex::new(Some(board))
         });
         Ok(Box::new(SoftPartition {
             vcpus: vcpus.collect(),
             settings: self.settings,
+            trace: self.trace.clone(),
         }))
     }
 }
 
 struct SoftPartition {
     settings: Settings,
+    trace: Option<Arc<dyn CodeTrace>>,
     vcpus: Vec<Mutex<Option<Board>>>,
 }
 
@@ -103,11 +136,26 @@ impl Partition for SoftPartition {
             Translation::Always => Some(0),
         };
         let arena = self.settings.arena / self.vcpus.len();
-        // Stores of one vCPU do not reach another's translations yet.
-        let alone = self.vcpus.len() == 1;
-        let translator = threshold
-            .filter(|_| alone)
-            .and_then(|t| Translator::new(board.ram.clone(), arena, t));
-        Ok(Box::new(SoftVcpu::new(Cpu::new(board), translator)))
+        let mut translator = threshold.and_then(|t| Translator::new(board.ram.clone(), arena, t));
+        if let (Some(translator), Some(trace)) = (&mut translator, &self.trace) {
+            translator.trace(trace.clone());
+        }
+        if self.settings.lockstep != Lockstep::Off {
+            let translator = translator.filter(|_| self.vcpus.len() == 1);
+            let needs = || failed("lockstep needs a translator and a domain with one vCPU".into());
+            let chains = self.settings.lockstep == Lockstep::Chains;
+            return Ok(Box::new(Pair::new(board, translator.ok_or_else(needs)?, chains)?));
+        }
+        let mut cpu = Cpu::new(board);
+        let ram = &cpu.board.ram;
+        cpu.direct.base = if translator.is_none() || self.vcpus.len() == 1 {
+            ram.host_address() as u64
+        } else {
+            // What one vCPU stores may be what another has translated.
+            let attention = cpu.board.attention.clone();
+            ram.code().watch(move || attention.raise(Attention::CODE));
+            ram.guarded_address().map_err(|e| failed(e.to_string()))? as u64
+        };
+        Ok(Box::new(SoftVcpu::new(cpu, translator)))
     }
 }

@@ -1,6 +1,7 @@
-//! How fast the interpreter is on this host.
+//! Whether code is translated on this host, and how fast the interpreter is.
 
-use crate::SoftEngine;
+use crate::translate::obstacle;
+use crate::{Settings, SoftEngine, Translation};
 use donjon_engine::{Attention, Clock, Detached, Engine, Fitness, PartitionConfig, ProbeReport, VcpuConfig};
 use donjon_memory::Ram;
 use donjon_x86::CpuState;
@@ -22,8 +23,15 @@ const LOOP: &[u8] = &[
 const MEASURE: Duration = Duration::from_millis(20);
 
 /// Runs [`LOOP`] for [`MEASURE`].
-pub fn probe() -> ProbeReport {
-    let engine = SoftEngine::default();
+pub fn probe(settings: &Settings) -> ProbeReport {
+    let engine = SoftEngine::new(Settings {
+        translation: Translation::Never,
+        ..*settings
+    });
+    let obstacle = match settings.translation {
+        Translation::Never => Some("that was asked for".to_owned()),
+        _ => obstacle(),
+    };
     let report = |fitness, finding| ProbeReport {
         engine: engine.name(),
         fitness,
@@ -31,11 +39,17 @@ pub fn probe() -> ProbeReport {
         advice: vec![],
     };
     match measure(&engine) {
-        Ok(mips) => report(
-            Fitness::Measured { mips },
-            format!("interprets about {mips:.0} million guest instructions a second here"),
-        ),
+        Ok(mips) => report(Fitness::Measured { mips }, finding(obstacle.as_deref(), mips)),
         Err(what) => report(Fitness::Unusable, what),
+    }
+}
+
+/// `obstacle` is what keeps code from being translated.
+fn finding(obstacle: Option<&str>, mips: f64) -> String {
+    let rate = format!("about {mips:.0} million guest instructions a second");
+    match obstacle {
+        None => format!("translates code that runs often, interprets the rest at {rate}"),
+        Some(why) => format!("interprets only, at {rate}: {why}"),
     }
 }
 
@@ -71,4 +85,28 @@ fn measure(engine: &SoftEngine) -> Result<f64, String> {
         vcpu.run()
     });
     Ok(vcpu.instructions() as f64 / start.elapsed().as_secs_f64() / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_code_from_being_translated_is_told() {
+        assert_eq!(
+            finding(Some("the host lacks AVX2"), 99.7),
+            "interprets only, at about 100 million guest instructions a second: the host lacks AVX2"
+        );
+        assert!(finding(None, 99.7).starts_with("translates code that runs often"));
+    }
+
+    #[test]
+    fn an_interpreter_that_was_asked_for_says_so() {
+        let settings = Settings {
+            translation: Translation::Never,
+            ..Settings::default()
+        };
+        let report = probe(&settings);
+        assert!(report.finding.ends_with("that was asked for"), "{report:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use crate::cpu::{Cpu, Fault, R, Stop};
 use crate::decode::{Blocks, Op};
 use crate::translate::{After, Translator};
-use donjon_engine::{Attention, EngineError, Exit, Vcpu};
+use donjon_engine::{Attention, EngineError, Exit, Statistics, Vcpu};
 use donjon_memory::Ram;
 use donjon_x86::bits::rflags;
 use donjon_x86::{Activity, CpuState, Seg, exception};
@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering;
 
 /// One interpreted vCPU.
 pub(crate) struct SoftVcpu {
-    cpu: Cpu,
-    blocks: Blocks,
-    translator: Option<Translator>,
-    ram: Arc<Ram>,
+    pub(crate) cpu: Cpu,
+    pub(crate) blocks: Blocks,
+    pub(crate) translator: Option<Translator>,
+    pub(crate) ram: Arc<Ram>,
 }
 
 impl SoftVcpu {
@@ -32,7 +32,7 @@ impl SoftVcpu {
     /// Acts on what others asked for between two instructions, or (`again`) two iterations of one. `Some`
     /// ends the run.
     #[cold]
-    fn attend(&mut self, bits: u32, again: bool) -> Option<Exit> {
+    pub(crate) fn attend(&mut self, bits: u32, again: bool) -> Option<Exit> {
         let cpu = &mut self.cpu;
         let attention = cpu.board.attention.clone();
         if bits & Attention::KICK != 0 {
@@ -80,7 +80,7 @@ impl SoftVcpu {
         None
     }
 
-    fn handled(&mut self, r: R) -> Option<Exit> {
+    pub(crate) fn handled(&mut self, r: R) -> Option<Exit> {
         match r {
             Err(Stop::Shutdown) => {
                 self.cpu.activity = Activity::Shutdown;
@@ -110,7 +110,7 @@ impl SoftVcpu {
 
     /// Runs one block, or a single instruction of it. Interrupts were looked at just before.
     #[inline(always)]
-    fn block(&mut self, single: bool) -> R {
+    pub(crate) fn block(&mut self, single: bool) -> R {
         let cpu = &mut self.cpu;
         let run = self.blocks.at(cpu, &self.ram)?;
         if !cpu.is64() {
@@ -191,7 +191,7 @@ impl SoftVcpu {
 
     /// Runs instructions one after the other for as long as they are `current`.
     #[inline(always)]
-    fn execute(cpu: &mut Cpu, ops: &[Op], current: impl Fn() -> bool) -> R {
+    pub(crate) fn execute(cpu: &mut Cpu, ops: &[Op], current: impl Fn() -> bool) -> R {
         let Some((last, body)) = ops.split_last() else {
             return Ok(());
         };
@@ -233,7 +233,7 @@ impl SoftVcpu {
     /// One instruction with everything that debugging adds: instruction breakpoints before, single-step
     /// and data-breakpoint traps after (Intel SDM vol. 3B §18.3).
     #[cold]
-    fn watched(&mut self, single: bool) -> R {
+    pub(crate) fn watched(&mut self, single: bool) -> R {
         let cpu = &mut self.cpu;
         let after_stack_load = single && cpu.skip_step;
         let stepping = cpu.rflags & rflags::TF != 0;
@@ -282,27 +282,32 @@ impl SoftVcpu {
         }
         result
     }
+
+    /// Delivers the event that the state came with.
+    pub(crate) fn deliver_pending(&mut self) -> Option<Exit> {
+        // After a shutdown it only tells what led there.
+        if self.cpu.activity == Activity::Shutdown {
+            return None;
+        }
+        let event = self.cpu.pending.take()?;
+        // The manual numbers exceptions below 32; the rest came from outside.
+        let external = event.vector >= 32;
+        let fault = Fault {
+            vector: event.vector,
+            code: event.error_code,
+            external,
+            trap: external,
+            ..Fault::default()
+        };
+        let delivered = self.cpu.deliver(fault);
+        self.handled(delivered)
+    }
 }
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Exit {
-        // After a shutdown it only tells what led there.
-        if self.cpu.activity != Activity::Shutdown
-            && let Some(event) = self.cpu.pending.take()
-        {
-            // The manual numbers exceptions below 32; the rest came from outside.
-            let external = event.vector >= 32;
-            let fault = Fault {
-                vector: event.vector,
-                code: event.error_code,
-                external,
-                trap: external,
-                ..Fault::default()
-            };
-            let delivered = self.cpu.deliver(fault);
-            if let Some(exit) = self.handled(delivered) {
-                return exit;
-            }
+        if let Some(exit) = self.deliver_pending() {
+            return exit;
         }
         let mut again = false;
         loop {
@@ -372,5 +377,16 @@ impl Vcpu for SoftVcpu {
 
     fn instructions(&self) -> u64 {
         self.cpu.instructions
+    }
+
+    fn statistics(&self) -> Statistics {
+        let translator = self.translator.as_ref();
+        Statistics {
+            interpreted: self.cpu.instructions,
+            // Translated code does not count.
+            translated: translator.is_none().then_some(0),
+            page_walks: self.cpu.walks,
+            translator: translator.map_or_else(Default::default, |t| t.statistics(&self.cpu)),
+        }
     }
 }

@@ -24,6 +24,8 @@ impl Attention {
     pub const SIPI: u32 = 1 << 3;
     /// The vCPU's owner wants [`crate::Vcpu::run`] to return.
     pub const KICK: u32 = 1 << 4;
+    /// Guest code that some vCPU may have translated has changed.
+    pub const CODE: u32 = 1 << 5;
     const SIPI_VECTOR: u32 = 0xff << 8;
 
     /// The word.

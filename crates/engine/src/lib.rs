@@ -10,11 +10,13 @@ mod attention;
 mod clock;
 mod detached;
 mod probe;
+mod statistics;
 
 pub use attention::Attention;
 pub use clock::Clock;
 pub use detached::Detached;
 pub use probe::{Fitness, ProbeReport};
+pub use statistics::{Exits, Invalidations, Statistics, TranslatorStatistics};
 
 use donjon_memory::Ram;
 use donjon_x86::CpuState;
@@ -74,6 +76,15 @@ pub trait Vcpu: Send {
 
     /// Guest instructions retired so far.
     fn instructions(&self) -> u64;
+
+    /// What it did so far, for people to look at.
+    fn statistics(&self) -> Statistics {
+        Statistics {
+            interpreted: self.instructions(),
+            translated: Some(0),
+            ..Statistics::default()
+        }
+    }
 }
 
 /// Why [`Vcpu::run`] returned.

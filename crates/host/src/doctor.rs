@@ -4,7 +4,7 @@
 mod facts;
 
 use crate::cache::Cache;
-use crate::engines::{EngineSelectError, software, why_not_kvm};
+use crate::engines::{EngineSelectError, Wanted, software, why_not_kvm};
 use donjon_engine::{Engine, Fitness, ProbeReport};
 use donjon_engine_kvm::KvmReport;
 use facts::Facts;
@@ -72,7 +72,7 @@ fn examine(user_cache: Option<Cache>) -> Doctor {
     ];
     Doctor {
         checks,
-        ..engines(software().as_ref(), donjon_engine_kvm::probe())
+        ..engines(software(&Wanted::default()).as_ref(), donjon_engine_kvm::probe())
     }
 }
 

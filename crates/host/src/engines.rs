@@ -2,8 +2,10 @@
 
 use donjon_engine::{Engine, Fitness};
 use donjon_engine_kvm::KvmReport;
+use donjon_engine_soft::{CodeTrace, Settings, SoftEngine, Translation};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The engine a user asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -13,19 +15,22 @@ pub enum EngineChoice {
     Auto,
     /// The software CPU.
     Soft,
+    /// The software CPU without its translator.
+    Interpreter,
     /// Hardware virtualization.
     Kvm,
 }
 
 impl EngineChoice {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Soft, Self::Kvm];
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Soft, Self::Interpreter, Self::Kvm];
 
     /// The word for it on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Soft => "soft",
+            Self::Interpreter => "soft,interpreter",
             Self::Kvm => "kvm",
         }
     }
@@ -52,7 +57,10 @@ impl FromStr for EngineChoice {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EngineSelectError {
     /// No such engine.
-    #[error("there is no engine {name:?}: use `--engine auto`, `--engine soft` or `--engine kvm`")]
+    #[error(
+        "there is no engine {name:?}: use `--engine auto`, `--engine soft`, `--engine soft,interpreter` or \
+             `--engine kvm`"
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -76,6 +84,17 @@ pub enum EngineSelectError {
     },
 }
 
+/// What a user wants of the engine.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Which one.
+    pub engine: EngineChoice,
+    /// Bytes of translated code that a domain keeps at most, if not the usual number.
+    pub arena: Option<usize>,
+    /// Who is told of translated code.
+    pub trace: Option<Arc<dyn CodeTrace>>,
+}
+
 /// An engine, and why it was chosen.
 pub struct Selected {
     /// The engine.
@@ -84,14 +103,26 @@ pub struct Selected {
     pub why: String,
 }
 
-/// The engine for a new domain. Measures KVM for about 20 ms unless `soft` is asked for.
-pub fn select(choice: EngineChoice) -> Result<Selected, EngineSelectError> {
-    choose(choice, software(), donjon_engine_kvm::probe)
+/// The engine for a new domain. Measures KVM for about 20 ms unless the software CPU is asked for.
+pub fn select(wanted: &Wanted) -> Result<Selected, EngineSelectError> {
+    choose(wanted.engine, software(wanted), donjon_engine_kvm::probe)
 }
 
 /// The software engine.
-pub(crate) fn software() -> Box<dyn Engine> {
-    Box::new(donjon_engine_soft::SoftEngine::default())
+pub(crate) fn software(wanted: &Wanted) -> Box<dyn Engine> {
+    let usual = Settings::default();
+    let engine = SoftEngine::new(Settings {
+        translation: match wanted.engine {
+            EngineChoice::Interpreter => Translation::Never,
+            _ => usual.translation,
+        },
+        arena: wanted.arena.unwrap_or(usual.arena),
+        ..usual
+    });
+    Box::new(match &wanted.trace {
+        Some(trace) => engine.traced(trace.clone()),
+        None => engine,
+    })
 }
 
 fn choose(
@@ -105,7 +136,7 @@ fn choose(
                 finding: kvm().finding(),
             });
         }
-        EngineChoice::Soft => "it was asked for".to_owned(),
+        EngineChoice::Soft | EngineChoice::Interpreter => "it was asked for".to_owned(),
         EngineChoice::Auto => why_not_kvm(&kvm()),
     };
     let report = soft.probe();
@@ -195,11 +226,23 @@ pub(crate) mod tests {
 
     #[test]
     fn soft_is_taken_without_a_look_at_kvm() {
-        let selected = choose(EngineChoice::Soft, good(), || panic!("not measured")).unwrap();
-        assert_eq!(
-            (selected.engine.name(), &selected.why[..]),
-            ("soft", "it was asked for")
-        );
+        for choice in [EngineChoice::Soft, EngineChoice::Interpreter] {
+            let selected = choose(choice, good(), || panic!("not measured")).unwrap();
+            assert_eq!(
+                (selected.engine.name(), &selected.why[..]),
+                ("soft", "it was asked for")
+            );
+        }
+    }
+
+    #[test]
+    fn the_interpreter_does_not_translate() {
+        let wanted = Wanted {
+            engine: EngineChoice::Interpreter,
+            ..Wanted::default()
+        };
+        let finding = software(&wanted).probe().finding;
+        assert!(finding.starts_with("interprets only"), "{finding}");
     }
 
     #[test]

@@ -5,4 +5,5 @@ pub mod cache;
 pub mod doctor;
 pub mod engines;
 pub mod images;
+pub mod perf_map;
 pub mod progress;

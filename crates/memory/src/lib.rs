@@ -13,7 +13,8 @@
 mod access;
 mod code;
 mod ram;
+mod view;
 
 pub use access::Word;
-pub use code::{CHUNK_SIZE, CodeMap};
+pub use code::{CHUNK_SIZE, CodeMap, Stored};
 pub use ram::{HOLE_END, HOLE_START, MemoryError, PAGE_SIZE, Ram, RamRange};

@@ -2,6 +2,7 @@
 
 use crate::access::{Word, compare_exchange_128, copy, private::Sealed};
 use crate::code::CodeMap;
+use crate::view::View;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -134,6 +135,29 @@ impl Ram {
     /// Host address of the first byte, for engines that give it to the host kernel.
     pub fn host_address(&self) -> usize {
         self.base.as_ptr() as usize
+    }
+
+    /// Host address of a mapping for stores that nobody is told of: pages that hold decoded code cannot be
+    /// written there. To be made, by asking for it, before anything is decoded.
+    pub fn guarded_address(&self) -> Result<usize, MemoryError> {
+        if let Some(view) = self.code.view() {
+            return Ok(view.address());
+        }
+        let view = View::new(&self.fd, self.len + PAGE_SIZE).map_err(|cause| MemoryError::Host {
+            size: self.len as u64,
+            cause,
+        })?;
+        Ok(self.code.follow(view).address())
+    }
+
+    /// Whether the page at `offset` may be written at [`Ram::guarded_address`] from now on until it becomes
+    /// code.
+    pub fn unguard(&self, offset: usize) -> bool {
+        let is_code = || self.code.is_marked(offset);
+        match self.code.view() {
+            Some(view) => view.make_writable(offset / PAGE_SIZE, is_code),
+            None => !is_code(),
+        }
     }
 
     /// Marks and generations of decoded code.

@@ -3,8 +3,9 @@
 use crate::console::{Console, ConsoleConfig};
 use crate::crash::Crash;
 use crate::event::{ConsoleEvent, Control, Event, MachineEvent};
+use crate::meter::{Meter, VcpuStats};
 use crate::signals::SignalWatch;
-use crate::vcpu::{self, VcpuStats};
+use crate::vcpu;
 use donjon_engine::{Engine, EngineError, Partition};
 use donjon_machine::boot::{BootError, BootSource};
 use donjon_machine::{Machine, MachineError, MachineSpec, Outside};
@@ -107,16 +108,19 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// Runs a domain to its end on the calling thread.
-pub fn run(spec: &DomainSpec, engine: &dyn Engine, console: ConsoleConfig) -> Result<Report, StartError> {
+/// Runs a domain to its end on the calling thread. `meter` must have room for its vCPUs.
+pub fn run(
+    spec: &DomainSpec,
+    engine: &dyn Engine,
+    console: ConsoleConfig,
+    meter: &Arc<Meter>,
+) -> Result<Report, StartError> {
     let (sender, events) = channel();
-    let vcpus = vec![VcpuStats::default(); spec.machine.cpus as usize];
-    let mut supervisor = Supervisor {
+    let supervisor = Supervisor {
         spec,
         engine,
         sender: sender.clone(),
         events,
-        vcpus,
     };
     let _signals = SignalWatch::start(sender.clone()).map_err(StartError::Console)?;
     let mut console = Console::new(console, sender);
@@ -124,7 +128,7 @@ pub fn run(spec: &DomainSpec, engine: &dyn Engine, console: ConsoleConfig) -> Re
     // Built before the terminal is taken over, so that most errors find it as it was.
     let built = supervisor.build(0, &console)?;
     console.attach_user().map_err(StartError::Console)?;
-    let mut incarnation = built.power_on(&console)?;
+    let mut incarnation = built.power_on(&console, meter)?;
     let mut reboots = 0;
     let outcome = loop {
         match supervisor.supervise(incarnation, &console) {
@@ -133,11 +137,11 @@ pub fn run(spec: &DomainSpec, engine: &dyn Engine, console: ConsoleConfig) -> Re
         }
         reboots += 1;
         tracing::info!(reboots, "the guest reset the machine");
-        incarnation = supervisor.build(reboots, &console)?.power_on(&console)?;
+        incarnation = supervisor.build(reboots, &console)?.power_on(&console, meter)?;
     };
     Ok(Report {
         outcome,
-        vcpus: supervisor.vcpus,
+        vcpus: meter.totals(),
         wall: start.elapsed(),
     })
 }
@@ -157,12 +161,12 @@ struct Built {
 struct Incarnation {
     machine: Machine,
     control: Arc<Control>,
-    threads: Vec<JoinHandle<VcpuStats>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Built {
     /// Starts the vCPUs.
-    fn power_on(self, console: &Console) -> Result<Incarnation, StartError> {
+    fn power_on(self, console: &Console, meter: &Arc<Meter>) -> Result<Incarnation, StartError> {
         let Self {
             machine,
             control,
@@ -170,9 +174,10 @@ impl Built {
             states,
         } = self;
         console.connect(machine.com1());
+        meter.begin(&control.attentions);
         let mut threads = vec![];
         for (index, state) in states.into_iter().enumerate() {
-            match vcpu::spawn(control.clone(), partition.clone(), index, state) {
+            match vcpu::spawn(control.clone(), partition.clone(), index, state, meter.clone()) {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
                     control.stop();
@@ -194,7 +199,6 @@ struct Supervisor<'a> {
     engine: &'a dyn Engine,
     sender: Sender<Event>,
     events: Receiver<Event>,
-    vcpus: Vec<VcpuStats>,
 }
 
 impl Supervisor<'_> {
@@ -223,7 +227,7 @@ impl Supervisor<'_> {
     }
 
     /// Waits until the machine ends or is to be ended, and ends it.
-    fn supervise(&mut self, incarnation: Incarnation, console: &Console) -> Outcome {
+    fn supervise(&self, incarnation: Incarnation, console: &Console) -> Outcome {
         let Incarnation {
             machine,
             control,
@@ -243,11 +247,8 @@ impl Supervisor<'_> {
             }
         }
         console.disconnect();
-        for (thread, total) in threads.into_iter().zip(&mut self.vcpus) {
-            let stats = thread.join().unwrap_or_default();
-            total.instructions += stats.instructions;
-            total.busy += stats.busy;
-        }
+        // What they have to say they have said.
+        threads.into_iter().for_each(|t| drop(t.join()));
         let outcome = outcome.expect("a vCPU thread ends only after something was reported");
         self.last_words(&machine, control.generation, outcome)
     }

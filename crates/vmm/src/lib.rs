@@ -10,10 +10,11 @@ mod console;
 mod crash;
 mod domain;
 mod event;
+mod meter;
 mod signals;
 mod vcpu;
 
 pub use console::ConsoleConfig;
 pub use crash::Crash;
 pub use domain::{DomainSpec, Failure, Outcome, Report, StartError, run};
-pub use vcpu::VcpuStats;
+pub use meter::{Meter, VcpuStats};

@@ -1,33 +1,13 @@
 //! One vCPU's thread.
 
 use crate::event::{Control, MachineEvent};
+use crate::meter::{Meter, VcpuStats};
 use donjon_engine::{Attention, EngineError, Exit, Partition, Vcpu};
 use donjon_x86::CpuState;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
-
-/// What a vCPU did.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct VcpuStats {
-    /// Guest instructions retired.
-    pub instructions: u64,
-    /// Time it was running, as opposed to halted.
-    pub busy: Duration,
-}
-
-impl VcpuStats {
-    /// Million instructions a second while it ran.
-    pub fn mips(&self) -> f64 {
-        let seconds = self.busy.as_secs_f64();
-        if seconds > 0.0 {
-            self.instructions as f64 / seconds / 1e6
-        } else {
-            0.0
-        }
-    }
-}
+use std::time::Instant;
 
 /// Starts vCPU `index` in `state`. The thread ends after [`Control::stop`].
 pub(crate) fn spawn(
@@ -35,11 +15,11 @@ pub(crate) fn spawn(
     partition: Arc<dyn Partition>,
     index: usize,
     state: CpuState,
-) -> std::io::Result<JoinHandle<VcpuStats>> {
+    meter: Arc<Meter>,
+) -> std::io::Result<JoinHandle<()>> {
     Builder::new().name(format!("vcpu{index}")).spawn(move || {
-        let mut stats = VcpuStats::default();
         // A defect in an engine or a device must not leave the domain half alive.
-        let run = AssertUnwindSafe(|| run(&control, &*partition, index, &state, &mut stats));
+        let run = AssertUnwindSafe(|| run(&control, &*partition, index, &state, &meter));
         if let Err(payload) = catch_unwind(run) {
             control.report(MachineEvent::Panic {
                 vcpu: index,
@@ -47,11 +27,10 @@ pub(crate) fn spawn(
             });
         }
         control.done();
-        stats
     })
 }
 
-fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuState, stats: &mut VcpuStats) {
+fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuState, meter: &Meter) {
     let failed = |error: EngineError, state| {
         control.report(MachineEvent::Engine {
             vcpu: index,
@@ -67,10 +46,13 @@ fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuSt
         return failed(e, Some(Box::new(state.clone())));
     }
     let attention = &control.attentions[index];
+    let mut stats = VcpuStats::default();
     while !control.stopping() {
         let start = Instant::now();
         let exit = vcpu.run();
         stats.busy += start.elapsed();
+        stats.engine = vcpu.statistics();
+        meter.tell(index, stats);
         match exit {
             // The next run takes what woke it, the kick too.
             Exit::Halt { wake } => drop(attention.wait(wake | Attention::KICK, None)),
@@ -84,7 +66,6 @@ fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuSt
             Exit::Error(e) => failed(e, Some(saved(&*vcpu))),
         }
     }
-    stats.instructions = vcpu.instructions();
 }
 
 fn saved(vcpu: &dyn Vcpu) -> Box<CpuState> {

@@ -86,10 +86,10 @@ pub fn boot(args: &Args) -> Result<()> {
             args.runs
         );
     }
-    println!(
-        "donjon: {:.1} million guest instructions a second",
-        median(ours.iter().filter_map(|b| b.mips).collect())
-    );
+    let mips: Vec<_> = ours.iter().filter_map(|b| b.mips).collect();
+    if !mips.is_empty() {
+        println!("donjon: {:.1} million guest instructions a second", median(mips));
+    }
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub(crate) use memory::{Kind, Place};
 pub(crate) use tlb::perm;
 
 use crate::decode::Op;
+use crate::lockstep::Deck;
 use crate::translate::Direct;
 use donjon_engine::{Attention, Clock, CpuIo, LocalApic};
 use donjon_memory::{Ram, Word};
@@ -30,6 +31,7 @@ use donjon_x86::cpuid::CpuModel;
 use donjon_x86::{
     Activity, CpuState, DescriptorTable, Fpu, Msrs, PendingEvent, Seg, Segment, Xmm, exception,
 };
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::sync::Arc;
 use tlb::Tlb;
 
@@ -45,6 +47,31 @@ pub(crate) struct Board {
     pub apic_id: u32,
     /// vCPUs of the domain.
     pub vcpus: u32,
+    /// Where the time and random numbers come from, if not from the host.
+    pub deck: Option<Deck>,
+}
+
+impl Board {
+    /// Nanoseconds since power-on.
+    pub fn nanoseconds(&self) -> u64 {
+        let now = || self.clock.nanoseconds();
+        self.deck.as_ref().map_or_else(now, |deck| deck.time(now))
+    }
+
+    /// The time-stamp counter before adjustment.
+    pub fn tsc(&self) -> u64 {
+        self.clock.ticks(self.nanoseconds())
+    }
+
+    /// A random number; `None` if there is none at the moment.
+    pub fn random(&self) -> Option<u64> {
+        let draw = || {
+            let mut bytes = [0; 8];
+            let full = getrandom(&mut bytes, GetRandomFlags::NONBLOCK) == Ok(bytes.len());
+            full.then(|| u64::from_le_bytes(bytes))
+        };
+        self.deck.as_ref().map_or_else(draw, |deck| deck.random(draw))
+    }
 }
 
 /// Width of the code being executed: CS.L, CS.D and the mode.
@@ -86,6 +113,8 @@ pub(crate) struct Cpu {
     need_read: u8,
     need_write: u8,
     need_fetch: u8,
+    /// Page tables walked.
+    pub walks: u64,
     /// What translated code reaches by itself.
     pub direct: Direct,
     pub ldtr: Segment,
@@ -137,6 +166,7 @@ impl Cpu {
             need_read: 0,
             need_write: 0,
             need_fetch: 0,
+            walks: 0,
             direct: Direct::default(),
             ldtr: Segment::default(),
             tr: Segment::default(),

@@ -6,6 +6,7 @@ use donjon_memory::Ram;
 use donjon_x86::bits::{cr0, cr4, rflags};
 use donjon_x86::paging::{self, Access, Mode, TableMemory, Translation};
 use donjon_x86::{Seg, exception};
+use std::cell::Cell;
 
 struct Tables<'a>(&'a Ram);
 
@@ -28,6 +29,20 @@ impl TableMemory for Tables<'_> {
                 .is_ok(),
             None => true,
         }
+    }
+}
+
+/// Page tables that are looked at and left alone: the flag is cleared instead of setting bits.
+struct Untouched<'a>(Tables<'a>, Cell<bool>);
+
+impl TableMemory for Untouched<'_> {
+    fn load(&self, address: u64, size: u8) -> u64 {
+        self.0.load(address, size)
+    }
+
+    fn set_bits(&self, _: u64, _: u8, _: u64, _: u64) -> bool {
+        self.1.set(false);
+        true
     }
 }
 
@@ -127,6 +142,7 @@ impl Cpu {
         if self.long_mode() && !paging::canonical(linear) {
             return Err(self.segment_fault(seg));
         }
+        self.walks += 1;
         let mode = self.paging_mode();
         let found = match mode.translate(&Tables(&self.board.ram), linear, access) {
             Ok(found) => found,
@@ -231,6 +247,30 @@ impl Cpu {
             self.direct.note_large(linear, shift);
         }
         Some((at, global))
+    }
+
+    /// Whether code at `linear` is in a large page, by a translation that is at hand.
+    pub fn is_large_code(&self, linear: u64) -> bool {
+        self.tlb
+            .lookup_whole(linear, self.need_fetch)
+            .is_some_and(|(_, _, shift)| shift >= 21)
+    }
+
+    /// Whether the page tables still map the supervisor's code at `linear` to RAM offset `at`, globally and
+    /// in a large page, with nothing for a walk to change in them.
+    pub fn still_maps(&self, linear: u64, at: usize) -> bool {
+        let tables = Untouched(Tables(&self.board.ram), Cell::new(true));
+        let access = Access {
+            write: false,
+            fetch: true,
+            user: false,
+            ac: false,
+        };
+        let Ok(found) = self.paging_mode().translate(&tables, linear, access) else {
+            return false;
+        };
+        let same = self.board.ram.offset(found.physical) == Some(at);
+        same && found.global && found.page_shift >= 21 && tables.1.get()
     }
 
     /// The RAM offset of code at `linear`, if its translation is at hand.

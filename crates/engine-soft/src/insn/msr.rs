@@ -93,7 +93,7 @@ impl Cpu {
             return Err(self.gp(0));
         }
         match msr {
-            IA32_TSC => self.msrs.tsc_adjust = v.wrapping_sub(self.board.clock.tsc()),
+            IA32_TSC => self.msrs.tsc_adjust = v.wrapping_sub(self.board.tsc()),
             IA32_TSC_ADJUST => self.msrs.tsc_adjust = v,
             IA32_TSC_DEADLINE => {
                 // Zero disarms; a deadline that the adjustment makes zero or negative has passed.
@@ -190,7 +190,7 @@ impl Cpu {
         if v & 1 == 0 {
             return;
         }
-        let nanoseconds = self.board.clock.nanoseconds();
+        let nanoseconds = self.board.nanoseconds();
         let tsc = self
             .board
             .clock

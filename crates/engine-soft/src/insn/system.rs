@@ -8,7 +8,6 @@ use donjon_x86::bits::{cr4, rflags};
 use donjon_x86::cpuid::CpuidContext;
 use donjon_x86::{Seg, exception};
 use iced_x86::{Instruction, Mnemonic};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 fn nop(_: &mut Cpu, _: &Op) -> R {
     Ok(())
@@ -51,7 +50,7 @@ fn cpuid(cpu: &mut Cpu, _: &Op) -> R {
 impl Cpu {
     /// The time-stamp counter as the guest reads it.
     pub fn tsc(&self) -> u64 {
-        self.board.clock.tsc().wrapping_add(self.msrs.tsc_adjust)
+        self.board.tsc().wrapping_add(self.msrs.tsc_adjust)
     }
 }
 
@@ -80,11 +79,9 @@ fn rdpmc(cpu: &mut Cpu, _: &Op) -> R {
 
 /// RDRAND and RDSEED, from the host kernel. CF clear says that none was to be had.
 fn random<T: Word>(cpu: &mut Cpu, op: &Op) -> R {
-    let mut bytes = [0; 8];
-    let full = getrandom(&mut bytes, GetRandomFlags::NONBLOCK) == Ok(bytes.len());
-    let v = if full { u64::from_le_bytes(bytes) } else { 0 };
-    cpu.set(op.a, T::from_u64(v));
-    cpu.flags = Flags::from_bits(if full { rflags::CF } else { 0 });
+    let v = cpu.board.random();
+    cpu.set(op.a, T::from_u64(v.unwrap_or(0)));
+    cpu.flags = Flags::from_bits(if v.is_some() { rflags::CF } else { 0 });
     Ok(())
 }
 

@@ -23,6 +23,7 @@ pub(crate) enum Mode {}
 /// Never made.
 pub(crate) struct Translator {
     pub threshold: u16,
+    pub apart: bool,
     never: Infallible,
 }
 
@@ -36,6 +37,10 @@ impl Translator {
     }
 
     pub fn run(&mut self, _: &mut Cpu, _: usize, _: Mode, _: u32) -> Option<After> {
+        match self.never {}
+    }
+
+    pub fn run_counted(&mut self, _: &mut Cpu, _: usize, _: Mode, _: u32) -> Option<(After, u64)> {
         match self.never {}
     }
 
@@ -59,7 +64,9 @@ impl Translator {
 /// What would be kept for translated code.
 #[derive(Default)]
 pub(crate) struct Direct {
+    pub base: u64,
     pub stale: Stale,
+    pub counts: bool,
 }
 
 /// Translations that it would have to drop.

@@ -1,6 +1,7 @@
 //! Host memory that holds translated code, and the way in and out of it. The only `unsafe` of the crate.
 //!
-//! **W^X.** The arena is one memfd mapped twice, once writable and once executable; no mapping is both.
+//! **W^X.** The arena is shared memory mapped twice, once writable and once executable; no mapping is both. It
+//! is anonymous, because perf(1) takes a memfd for a file and then looks for no names of code made at run time.
 //!
 //! **What translated code may touch.** Code gets here through [`Arena::append`] alone, from one place, the
 //! emitter. What it emits reaches memory in three ways only: at a constant offset from RSP inside the
@@ -17,8 +18,7 @@
 use super::frame::{Frame, offset};
 use super::trampolines::{self, Trampolines};
 use crate::cpu::Cpu;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap_anonymous, mprotect, mremap, munmap};
 use std::cell::Cell;
 use std::io;
 use std::ptr::NonNull;
@@ -40,6 +40,8 @@ struct Running {
     end: u64,
     faults: *const OnFault,
     count: usize,
+    /// A store to a page that cannot be written was among them.
+    faulted: Cell<bool>,
 }
 
 thread_local! {
@@ -56,6 +58,7 @@ pub struct Arena {
     region: NonNull<u8>,
     on_fault: Vec<OnFault>,
     pub trampolines: Trampolines,
+    faulted: bool,
     /// Where code begins that [`Arena::reset`] drops.
     first: usize,
 }
@@ -71,14 +74,22 @@ impl Arena {
     pub fn new(len: usize) -> io::Result<Self> {
         install_handlers()?;
         let len = len.next_multiple_of(4096);
-        let fd = memfd_create("translated-code", MemfdFlags::CLOEXEC)?;
-        ftruncate(&fd, len as u64)?;
-        let map = |prot| {
-            // SAFETY: a new mapping at an address the kernel chooses; nothing else refers to it.
-            unsafe { mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, &fd, 0) }
+        // SAFETY: a new mapping at an address the kernel chooses; nothing else refers to it.
+        let writable = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+            )
+        }?;
+        // SAFETY: the mapping just made; with an old size of zero it stays as it is, and the same pages are
+        // mapped once more where the kernel chooses. Nothing refers to that one before it is executable.
+        let executable = unsafe {
+            let twice = mremap(writable, 0, len, MremapFlags::MAYMOVE)?;
+            mprotect(twice, len, MprotectFlags::READ | MprotectFlags::EXEC)?;
+            twice
         };
-        let executable = map(ProtFlags::READ | ProtFlags::EXEC)?;
-        let writable = map(ProtFlags::READ | ProtFlags::WRITE)?;
         // SAFETY: as above.
         let region = unsafe {
             mmap_anonymous(
@@ -96,6 +107,7 @@ impl Arena {
             region: NonNull::new(region.cast()).expect("mmap never returns null"),
             on_fault: vec![],
             trampolines: Trampolines::default(),
+            faulted: false,
             first: 0,
         };
         let (code, trampolines) = trampolines::emit();
@@ -218,6 +230,7 @@ impl Arena {
             end: self.executable + self.used as u64,
             faults: self.on_fault.as_ptr(),
             count: self.on_fault.len(),
+            faulted: Cell::new(false),
         };
         let to = self.address(at);
         let frame = self.frame_pointer();
@@ -234,6 +247,12 @@ impl Arena {
             enter(frame, to);
         }
         RUNNING.set(std::ptr::null());
+        self.faulted |= running.faulted.get();
+    }
+
+    /// Whether a store met a page that cannot be written since this was last asked.
+    pub fn take_faulted(&mut self) -> bool {
+        std::mem::take(&mut self.faulted)
     }
 }
 
@@ -331,6 +350,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
             let at = (rip - r.start) as u32;
             let faults = std::slice::from_raw_parts(r.faults, r.count);
             if let Ok(n) = faults.binary_search_by_key(&at, |f| f.at) {
+                r.faulted.set(r.faulted.get() | (signal == libc::SIGSEGV));
                 registers[libc::REG_RIP as usize] = (r.start + faults[n].to as u64) as i64;
                 return;
             }

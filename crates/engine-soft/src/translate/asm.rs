@@ -98,7 +98,6 @@ pub mod cc {
     pub const E: u8 = 4;
     pub const NE: u8 = 5;
     pub const A: u8 = 7;
-    pub const AE: u8 = 3;
 }
 
 /// ALU operations, by their number in opcode bits 3-5.
@@ -106,7 +105,6 @@ pub mod alu {
     pub const ADD: u8 = 0;
     pub const OR: u8 = 1;
     pub const AND: u8 = 4;
-    pub const SUB: u8 = 5;
     pub const XOR: u8 = 6;
     pub const CMP: u8 = 7;
 }

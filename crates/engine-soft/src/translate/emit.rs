@@ -112,9 +112,10 @@ enum Stub {
         to: i64,
         backward: bool,
         save: bool,
+        insn: usize,
     },
     /// Leaves for the target in [`T`].
-    Indirect { at: Label, offset: i32, moved: i32 },
+    Indirect { at: Label, moved: i32, insn: usize },
 }
 
 struct Emitter<'a> {
@@ -125,10 +126,12 @@ struct Emitter<'a> {
     mode: Mode,
     trampolines: Trampolines,
     exits: &'a mut Vec<Exit>,
+    done: &'a mut Vec<u8>,
     links: &'a mut usize,
+    counts: bool,
     steps: &'a mut Vec<Step>,
     flags: Flags,
-    /// The group whose page [`W`] is in.
+    /// The group whose page [`super::registers::W`] is in.
     window: Option<usize>,
     stubs: Vec<Stub>,
     on_fault: Vec<(usize, Label)>,
@@ -148,8 +151,12 @@ struct Emitter<'a> {
 /// What a translation may use up.
 pub struct Pools<'a> {
     pub exits: &'a mut Vec<Exit>,
+    /// For each exit the instructions of its unit that have run when it is taken.
+    pub done: &'a mut Vec<u8>,
     /// Links handed out.
     pub links: &'a mut usize,
+    /// Every way to another unit counts the instructions that have run.
+    pub counts: bool,
     pub steps: &'a mut Vec<Step>,
 }
 
@@ -172,7 +179,9 @@ pub fn emit(
         mode,
         trampolines,
         exits: pools.exits,
+        done: pools.done,
         links: pools.links,
+        counts: pools.counts,
         steps: pools.steps,
         flags: Flags::Saved,
         window: None,
@@ -334,13 +343,36 @@ impl Emitter<'_> {
 
     fn exit_stub(&mut self, exit: Exit, save: bool) -> Label {
         let at = self.a.label();
-        self.exits.push(exit);
-        self.stubs.push(Stub::Leave {
-            at,
-            exit: self.exits.len() - 1,
-            save,
-        });
+        let exit = self.exit(exit);
+        self.stubs.push(Stub::Leave { at, exit, save });
         at
+    }
+
+    /// Enters an exit of the current instruction.
+    fn exit(&mut self, exit: Exit) -> usize {
+        // A branch has run when it leaves, everything else is left before it runs.
+        let branch = matches!(
+            exit,
+            Exit::Jump { .. } | Exit::Cross { .. } | Exit::Indirect { .. }
+        );
+        let done = (self.n + branch as usize).min(self.unit.insns.len());
+        self.exits.push(exit);
+        self.done.push(done as u8);
+        self.exits.len() - 1
+    }
+
+    /// Counts instructions. Destroys `scratch`, and no flags.
+    fn count(&mut self, scratch: u8, n: u8) {
+        if self.counts {
+            self.a.load(scratch, frame(offset::INSTRUCTIONS));
+            self.a.lea(scratch, Mem::at(scratch, n as i32));
+            self.a.store(frame(offset::INSTRUCTIONS), scratch);
+        }
+    }
+
+    /// The instructions that have run behind the current one.
+    fn done(&self) -> u8 {
+        (self.n + 1).min(self.unit.insns.len()) as u8
     }
 
     /// Leaves if anything wants attention, before instruction `n`. Destroys [`T`] and flags.
@@ -475,6 +507,14 @@ impl Emitter<'_> {
             match stub {
                 Stub::Leave { at, exit, save } => {
                     self.a.bind(at);
+                    if self.counts && matches!(self.exits[exit], Exit::Jump { .. }) {
+                        // The jump that may be led elsewhere comes behind the counting.
+                        self.count(T, self.done[exit]);
+                        let out = self.a.label();
+                        self.a.jmp_label(out);
+                        self.set_site(exit);
+                        self.a.bind(out);
+                    }
                     if save {
                         self.flags = Flags::Host;
                         self.save_flags();
@@ -521,27 +561,30 @@ impl Emitter<'_> {
                     to,
                     backward,
                     save,
+                    insn,
                 } => {
                     self.a.bind(at);
+                    self.n = insn;
                     self.flags = if save { Flags::Host } else { Flags::Saved };
                     self.cross(to, backward);
                 }
-                Stub::Indirect { at, offset, moved } => {
+                Stub::Indirect { at, moved, insn } => {
                     self.a.bind(at);
+                    self.n = insn;
                     self.a.store(frame(offset::TARGET), T);
-                    self.exits.push(Exit::Indirect {
+                    let exit = self.exit(Exit::Indirect {
                         mode: self.mode,
-                        offset,
+                        offset: self.current().offset,
                         moved,
                     });
-                    self.a.mov32_imm(T, self.exits.len() as u32 - 1);
+                    self.a.mov32_imm(T, exit as u32);
                     self.a.jmp(self.trampolines.exit);
                 }
             }
         }
     }
 
-    /// Puts the linear address of a group's start into [`W`], as of the current instruction, and returns
+    /// Puts the linear address of a group's start into [`super::registers::W`], as of the current instruction, and returns
     /// the request to fill its page. Destroys [`T`] and flags.
     fn linear(&mut self, insn: usize, access: usize) -> u32 {
         let a = self.unit.insns[insn].accesses[access];

@@ -91,7 +91,7 @@ pub struct Frame {
     pub gs_base: u64,
     pub kernel_gs_base: u64,
     pub scratch: u64,
-    /// Guest instructions run.
+    /// Guest instructions run, if they are counted.
     pub instructions: u64,
     /// Linear address that an indirect jump went to.
     pub target: u64,
@@ -132,6 +132,7 @@ pub mod offset {
     pub const GS_BASE: i32 = offset_of!(Frame, gs_base) as i32;
     pub const KERNEL_GS_BASE: i32 = offset_of!(Frame, kernel_gs_base) as i32;
     pub const SCRATCH: i32 = offset_of!(Frame, scratch) as i32;
+    pub const INSTRUCTIONS: i32 = offset_of!(Frame, instructions) as i32;
     pub const TARGET: i32 = offset_of!(Frame, target) as i32;
     pub const ALLOWED: i32 = offset_of!(Frame, allowed) as i32;
     pub const MXCSR: i32 = offset_of!(Frame, mxcsr) as i32;

@@ -37,12 +37,20 @@ pub struct Direct {
     pub changes: u64,
     /// Instructions that translated code has interpreted.
     pub steps: Vec<Step>,
+    /// Instructions of its unit that had run when the last step did.
+    pub done: u8,
+    /// Steps that finished their instruction.
+    pub steps_done: u64,
+    /// Whether units count the instructions they run.
+    pub counts: bool,
     /// What the last step that ended a run came to.
     pub result: After,
     /// Pages asked for, and those of them that were filled; instructions interpreted in [`Direct::steps`].
     pub misses: u64,
     pub fills: u64,
     pub stepped: u64,
+    /// Host address of RAM as translated code sees it.
+    pub base: u64,
     /// The last fill failed because the access runs into another page.
     pub crossed: bool,
 }
@@ -177,7 +185,7 @@ impl Cpu {
         };
         let at = at & !0xfff;
         let ram = &self.board.ram;
-        if write && ram.code().is_marked(at) {
+        if write && !ram.unguard(at) {
             return false;
         }
         let index = (linear >> 12) as usize % TLB_ENTRIES;
@@ -185,7 +193,7 @@ impl Cpu {
         let table = if write { &mut tlb.write } else { &mut tlb.read };
         table[index] = Page {
             linear: linear & !0xfff,
-            host: ram.host_address() as u64 + at as u64,
+            host: self.direct.base + at as u64,
         };
         self.direct.filled[global as usize].push(Filled {
             index: index as u16,

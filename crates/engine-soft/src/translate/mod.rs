@@ -1,6 +1,6 @@
 //! The dynamic binary translator: guest code that runs often becomes host code.
 //!
-//! [`unit`] reads and analyses guest code, [`emit`] turns it into host code, [`arena`] holds that and runs
+//! [`mod@unit`] reads and analyses guest code, [`emit`] turns it into host code, [`arena`] holds that and runs
 //! it, [`frame`] is what both share. [`Translator`] finds, makes and connects translations and takes them
 //! away when what they rest on changes:
 //!
@@ -32,12 +32,12 @@ pub(crate) use memory::Direct;
 use crate::cpu::{Cpu, R};
 use crate::trace::CodeTrace;
 use arena::Arena;
-use donjon_engine::TranslatorStatistics;
+use donjon_engine::{Attention, TranslatorStatistics};
 use donjon_memory::Ram;
 use donjon_x86::bits::rflags;
 use emit::Exit;
 use frame::{Frame, Mode, no_target, target_slot};
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
 use unit::Reader;
 
@@ -59,6 +59,9 @@ pub(crate) enum After {
     /// An instruction was interpreted, to this end.
     Done(R),
 }
+
+/// The list of [`Translator::used`] for global large pages.
+const LARGE: usize = 2;
 
 /// The exit number of a run that a step ended.
 const STOPPED: u32 = u32::MAX;
@@ -167,15 +170,24 @@ pub(crate) struct Translator {
     /// RAM offsets and generations of pages with translations.
     pages: HashMap<usize, PageUnits, Hasher>,
     exits: Vec<Exit>,
+    /// For each exit the instructions of its unit that have run when it is taken.
+    done: Vec<u8>,
     /// Every unit in the arena, by number.
     origins: Vec<Origin>,
     links: usize,
-    /// What depends on translations that are not global, and on those that are.
-    used: [InUse; 2],
+    /// What depends on translations that are not global, on those that are, and on those of global large
+    /// pages alone.
+    used: [InUse; 3],
+    /// The 2 MiB regions of the latter: RAM offsets by linear address.
+    regions: HashMap<u64, usize, Hasher>,
     changes: u64,
     marked: u64,
     /// Times a block is interpreted before it is translated.
     pub threshold: u16,
+    /// No unit leads to another: [`Translator::run`] comes back after each.
+    pub apart: bool,
+    /// What [`Translator::uncounted`] was at the last exit.
+    left: i64,
     /// What happened so far; the counts that [`Direct`] has are not in it.
     stats: TranslatorStatistics,
     /// Who wants to hear of new code.
@@ -241,13 +253,17 @@ impl Translator {
             index: HashMap::default(),
             pages: HashMap::default(),
             exits: vec![],
+            done: vec![],
             origins: vec![],
             links: 0,
             used: Default::default(),
+            regions: HashMap::default(),
             changes: ram.code().changes(),
             marked: ram.code().marked(),
             ram,
             threshold,
+            apart: false,
+            left: 0,
             stats: TranslatorStatistics::default(),
             trace: None,
         })
@@ -268,6 +284,14 @@ impl Translator {
 
     /// Drops what rests on bytes that have changed.
     fn refresh(&mut self, cpu: &mut Cpu) {
+        // Before the count is read: a change after that raises it again.
+        if cpu.board.attention.bits() & Attention::CODE != 0 {
+            cpu.board.attention.take(Attention::CODE);
+        }
+        if self.arena.take_faulted() {
+            // A page became code after it was handed out for stores.
+            cpu.direct.flush_stores(self.arena.frame_mut());
+        }
         let changes = self.ram.code().changes();
         cpu.direct.changes = changes;
         if changes != self.changes {
@@ -280,6 +304,14 @@ impl Translator {
             self.marked = marked;
             self.stats.invalidations.stores += 1;
             cpu.direct.flush_stores(self.arena.frame_mut());
+        }
+        if cpu.direct.stale.all {
+            // A kernel flushes everything for any change; its own code rarely moves.
+            let moved = |(linear, at): (&u64, &usize)| !cpu.still_maps(*linear, *at);
+            if self.regions.iter().any(moved) {
+                self.regions.clear();
+                self.used[LARGE].drop_all(self.arena.frame_mut());
+            }
         }
         if cpu.direct.stale.any() {
             if cpu.direct.stale.all {
@@ -320,6 +352,7 @@ impl Translator {
         if stale.all {
             self.used[1].drop_all(frame);
         }
+        // Those of large pages were looked at before.
         if stale.all || stale.local {
             self.used[0].drop_all(frame);
         }
@@ -335,10 +368,33 @@ impl Translator {
         for used in &mut self.used {
             used.drop_all(frame);
         }
+        self.regions.clear();
     }
 
-    fn note_used(&mut self, global: bool, used: Used) {
-        self.used[global as usize].add(used, self.arena.frame_mut());
+    /// Which list of [`Translator::used`] a jump between these pages belongs in.
+    fn class(&mut self, cpu: &mut Cpu, global: bool, mode: Mode, pages: [u64; 2]) -> usize {
+        let large = global && mode != Mode::User && pages.iter().all(|p| cpu.is_large_code(*p));
+        if !large {
+            return global as usize;
+        }
+        for page in pages {
+            let region = page & !0x1f_ffff;
+            if let hash_map::Entry::Vacant(new) = self.regions.entry(region) {
+                let Some((at, _)) = cpu.direct_fetch(page) else {
+                    return 1;
+                };
+                let at = (at & !0xfff).checked_sub((page & 0x1f_f000) as usize);
+                let Some(at) = at.filter(|at| cpu.still_maps(region, *at)) else {
+                    return 1;
+                };
+                new.insert(at);
+            }
+        }
+        LARGE
+    }
+
+    fn note_used(&mut self, class: usize, used: Used) {
+        self.used[class].add(used, self.arena.frame_mut());
     }
 
     /// The translation of the code at RAM offset `at`, if there is a current one.
@@ -377,7 +433,9 @@ impl Translator {
         let base = self.arena.used();
         let pools = emit::Pools {
             exits: &mut self.exits,
+            done: &mut self.done,
             links: &mut self.links,
+            counts: cpu.direct.counts,
             steps: &mut cpu.direct.steps,
         };
         let id = self.origins.len() as u32;
@@ -478,6 +536,7 @@ impl Translator {
         self.index.clear();
         self.pages.clear();
         self.exits.clear();
+        self.done.clear();
         self.links = 0;
         self.arena.reset();
     }
@@ -491,11 +550,22 @@ impl Translator {
         self.stats.entries += 1;
         loop {
             self.arena.enter(cpu, code);
+            if self.apart || cpu.direct.counts {
+                self.left = self.uncounted(cpu);
+            }
             if self.arena.frame().exit == STOPPED {
                 self.stats.exits.step += 1;
                 return Some(cpu.direct.result);
             }
             let exit = self.exits[self.arena.frame().exit as usize];
+            if self.apart
+                && let Some(offset) = self.leads_to(exit)
+            {
+                let frame = self.arena.frame_mut();
+                let rip = frame.page.wrapping_add(offset as u64);
+                cpu.take_back(frame, rip);
+                return Some(After::Go);
+            }
             let next = match exit {
                 Exit::Jump {
                     site,
@@ -570,6 +640,54 @@ impl Translator {
         }
     }
 
+    /// The offset from the page that an exit to more code leads to.
+    fn leads_to(&self, exit: Exit) -> Option<i64> {
+        let frame = self.arena.frame();
+        match exit {
+            Exit::Jump { to, .. } => Some(to as i64),
+            Exit::Cross { to, .. } => Some(to),
+            Exit::Indirect { .. } if donjon_x86::paging::canonical(frame.target) => {
+                Some(frame.target.wrapping_sub(frame.page) as i64)
+            }
+            _ => None,
+        }
+    }
+
+    /// Runs as [`Translator::run`] does and counts what that retired: all of it if [`Direct::counts`], else
+    /// what its last unit did.
+    pub fn run_counted(
+        &mut self,
+        cpu: &mut Cpu,
+        at: usize,
+        mode: Mode,
+        interest: u32,
+    ) -> Option<(After, u64)> {
+        let (counted, steps) = (cpu.instructions, cpu.direct.steps_done);
+        self.left = 0;
+        let after = self.run(cpu, at, mode, interest)?;
+        let counted = (cpu.instructions - counted) - (cpu.direct.steps_done - steps);
+        Some((after, counted.wrapping_add(self.left as u64)))
+    }
+
+    /// The instructions of the last unit that its code has not counted.
+    fn uncounted(&self, cpu: &Cpu) -> i64 {
+        let frame = self.arena.frame();
+        if frame.exit == STOPPED {
+            return cpu.direct.done as i64;
+        }
+        let (exit, done) = (
+            self.exits[frame.exit as usize],
+            self.done[frame.exit as usize] as i64,
+        );
+        match exit {
+            // The branch is undone and left to the interpreter.
+            Exit::Indirect { .. } if !donjon_x86::paging::canonical(frame.target) && cpu.direct.counts => -1,
+            Exit::Indirect { .. } if !donjon_x86::paging::canonical(frame.target) => done - 1,
+            Exit::Jump { .. } | Exit::Cross { .. } | Exit::Indirect { .. } if cpu.direct.counts => 0,
+            _ => done,
+        }
+    }
+
     /// A jump inside a page: the code to go on with, or the offset of what is not translated.
     fn jump(
         &mut self,
@@ -607,7 +725,7 @@ impl Translator {
             slot: slot as u32,
             pages: [page, next],
         };
-        self.note_used(global && here, used);
+        self.note_used((global && here) as usize, used);
         true
     }
 
@@ -638,7 +756,8 @@ impl Translator {
             slot: slot as u32,
             pages: [from, page],
         };
-        self.note_used(global && here, used);
+        let class = self.class(cpu, global && here, mode, used.pages);
+        self.note_used(class, used);
         Ok(e.saved_flags as usize)
     }
 
@@ -659,10 +778,10 @@ impl Translator {
             slot: slot as u32,
             pages: [linear & !0xfff; 2],
         };
-        self.note_used(global, used);
+        let class = self.class(cpu, global, mode, used.pages);
+        self.note_used(class, used);
         Ok(e.saved_flags as usize)
     }
-
 
     /// How often the arena was emptied.
     pub fn resets(&self) -> u64 {

@@ -6,6 +6,7 @@ use super::{STOPPED, Translator};
 use crate::cpu::{Cpu, Flags, Stop};
 use crate::decode::Op;
 use crate::vcpu::SoftVcpu;
+use donjon_engine::Attention;
 use donjon_x86::bits::{cr0, cr4, rflags};
 use donjon_x86::{Activity, Seg};
 
@@ -16,6 +17,8 @@ pub struct Step {
     /// Offset in its page.
     pub offset: i32,
     pub mode: Mode,
+    /// Instructions of its unit before it.
+    pub before: u8,
 }
 
 impl Cpu {
@@ -31,10 +34,13 @@ impl Cpu {
         self.next_rip = next;
         let result = (step.op.run)(self, &step.op);
         frame.exit = STOPPED;
+        self.direct.done = step.before;
         if !matches!(result, Err(Stop::Fault | Stop::Again)) {
             let next = self.next_rip;
             self.set_rip(next);
             self.instructions += 1;
+            self.direct.done += 1;
+            self.direct.steps_done += 1;
         }
         if !matches!(result, Ok(()) | Err(Stop::EndBlock)) {
             self.direct.result = After::Done(result);
@@ -65,6 +71,9 @@ impl Cpu {
             return 0;
         }
         frame.target = target.linear;
+        if self.direct.counts {
+            frame.instructions = self.direct.done as u64;
+        }
         target.code
     }
 
@@ -75,7 +84,7 @@ impl Cpu {
         frame.flags = ((bits & 0xff) as u32) << 8 | 0x200 | (bits >> 11 & 1) as u32;
         frame.page = self.rip() & !0xfff;
         frame.attention = self.board.attention.address() as u64;
-        frame.interest = interest;
+        frame.interest = interest | Attention::CODE;
         frame.rflags = self.rflags;
         frame.fs_base = self.seg_base[Seg::Fs as usize];
         frame.gs_base = self.seg_base[Seg::Gs as usize];

@@ -26,7 +26,7 @@ pub struct Trampolines {
 impl Trampolines {
     /// Name, place and size of each; `end` is where the last one ends.
     pub fn named(&self, end: usize) -> Vec<(&'static str, usize, usize)> {
-        let mut all = vec![
+        let mut all = [
             ("enter", self.enter),
             ("exit", self.exit),
             ("fill", self.fill),

@@ -30,7 +30,13 @@ impl Cpu {
             frame.x87[at..at + 2].copy_from_slice(&word.to_le_bytes());
         }
         let top = (fpu.status >> 11 & 7) as usize;
-        for (n, out) in frame.x87[REGISTERS..].as_chunks_mut::<10>().0.iter_mut().take(8).enumerate() {
+        for (n, out) in frame.x87[REGISTERS..]
+            .as_chunks_mut::<10>()
+            .0
+            .iter_mut()
+            .take(8)
+            .enumerate()
+        {
             let r = (top + n) & 7;
             out[..8].copy_from_slice(&fpu.significand[r].to_le_bytes());
             out[8..].copy_from_slice(&fpu.sign_exponent[r].to_le_bytes());
@@ -45,7 +51,13 @@ impl Cpu {
         let fpu = &mut self.fpu;
         [fpu.control, fpu.status, fpu.tag] = WORDS.map(word);
         let top = (fpu.status >> 11 & 7) as usize;
-        for (n, image) in frame.x87[REGISTERS..].as_chunks::<10>().0.iter().take(8).enumerate() {
+        for (n, image) in frame.x87[REGISTERS..]
+            .as_chunks::<10>()
+            .0
+            .iter()
+            .take(8)
+            .enumerate()
+        {
             let r = (top + n) & 7;
             let (significand, rest) = image.split_at(8);
             fpu.significand[r] = u64::from_le_bytes(significand.try_into().expect("eight bytes"));

@@ -147,7 +147,7 @@ fn domain(
         input: None,
         output: Box::new(output.clone()),
     };
-    let report = run(&spec, &engine, console).unwrap();
+    let report = run(&spec, &engine, console, &Arc::new(Meter::new(2))).unwrap();
     let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
     (report, text)
 }
@@ -169,7 +169,7 @@ fn power_off_on_a_vcpus_own_thread_ends_the_domain_with_its_last_words() {
     );
     assert_eq!(text.len(), 10_010);
     assert!(text.ends_with("last words"));
-    assert_eq!(report.vcpus[0].instructions, 1);
+    assert_eq!(report.vcpus[0].engine.interpreted, 1);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_reset_boots_anew_while_other_vcpus_are_busy() {
         report.outcome
     );
     assert_eq!(text, "1234");
-    assert_eq!(report.vcpus[1].instructions, 5);
+    assert_eq!(report.vcpus[1].engine.interpreted, 5);
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn cpu() -> Cpu {
         model: Arc::new(CpuModel::named("x86-64-v3").unwrap()),
         apic_id: 0,
         vcpus: 1,
+        deck: None,
     });
     let mut s = CpuState::reset();
     (s.segments[1].base, s.segments[1].selector) = (0, 0);

@@ -107,7 +107,7 @@ impl Emitter<'_> {
         if (0..0x1000).contains(&to) {
             let (exit, at) = self.jump_exit(to as i32, self.mode, save);
             self.a.jcc(code, at);
-            self.set_site(exit);
+            self.set_jump_site(exit);
         } else {
             let at = self.a.label();
             self.a.jcc(code, at);
@@ -116,6 +116,7 @@ impl Emitter<'_> {
                 to,
                 backward,
                 save,
+                insn: self.n,
             });
         }
     }
@@ -137,7 +138,14 @@ impl Emitter<'_> {
         (self.exits.len() - 1, at)
     }
 
-    fn set_site(&mut self, exit: usize) {
+    /// As [`Emitter::set_site`] for a jump that leads past its stub, which it does not if that counts.
+    fn set_jump_site(&mut self, exit: usize) {
+        if !self.counts {
+            self.set_site(exit);
+        }
+    }
+
+    pub(super) fn set_site(&mut self, exit: usize) {
         let here = self.a.here() - 4;
         match &mut self.exits[exit] {
             Exit::Jump { site, .. } | Exit::Cross { site, .. } => *site = here,
@@ -151,7 +159,7 @@ impl Emitter<'_> {
             let host_flags = self.flags == Flags::Host;
             let (exit, at) = self.jump_exit(to as i32, mode, host_flags);
             self.a.jmp_label(at);
-            self.set_site(exit);
+            self.set_jump_site(exit);
         } else {
             self.cross(to, backward);
         }
@@ -161,6 +169,7 @@ impl Emitter<'_> {
     pub(super) fn cross(&mut self, to: i64, backward: bool) {
         self.save_flags();
         self.flags = Flags::Saved;
+        self.count(T, self.done());
         let slot = *self.links;
         *self.links += 1;
         let miss = self.exit_stub(
@@ -270,6 +279,7 @@ impl Emitter<'_> {
         debug_assert!(self.flags != Flags::Host);
         self.drop_window();
         let at = self.a.label();
+        self.count(W, self.done());
         self.a.load(W, frame(offset::ATTENTION));
         self.a.load32(W, Mem::at(W, 0));
         self.a
@@ -288,8 +298,8 @@ impl Emitter<'_> {
         self.a.alu(WIDE, alu::CMP, T, entry(table));
         self.a.jcc(cc::NE, at);
         self.a.jmp_rm(entry(table + 8));
-        let offset = self.current().offset;
-        self.stubs.push(Stub::Indirect { at, offset, moved });
+        let insn = self.n;
+        self.stubs.push(Stub::Indirect { at, moved, insn });
     }
 
     /// Sets or clears one bit of RFLAGS that is not a status flag.
@@ -317,6 +327,7 @@ impl Emitter<'_> {
             op: insn.op.expect("read with its operation"),
             offset: insn.offset,
             mode: self.mode,
+            before: self.n as u8,
         };
         self.steps.push(step);
         self.a.mov32_imm(T, self.steps.len() as u32 - 1);

@@ -83,7 +83,8 @@ impl Emitter<'_> {
         // something else to memory than to registers.
         let exchange = e.is_legacy(1) && matches!(e.opcode, 0x86 | 0x87)
             || e.is_legacy(2) && matches!(e.opcode, 0xc0 | 0xc1 | 0xa3 | 0xab | 0xb3 | 0xbb);
-        if !high && HOST[e.rm as usize].is_none() && !(written && narrow) && !exchange {
+        let copied = high || exchange || written && narrow;
+        if HOST[e.rm as usize].is_none() && !copied {
             return (Rm::Mem(slot(e.rm)), After::Nothing);
         }
         let with = if t_taken { W } else { T };

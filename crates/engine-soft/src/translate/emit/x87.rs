@@ -50,10 +50,14 @@ impl Emitter<'_> {
             self.may_fault();
             self.a.legacy(NARROW, Map::One, e.opcode, e.reg & 7, Rm::Mem(m));
         } else if e.has_modrm {
-            self.a.legacy(NARROW, Map::One, e.opcode, e.reg & 7, Rm::Reg(e.rm & 7));
+            self.a
+                .legacy(NARROW, Map::One, e.opcode, e.reg & 7, Rm::Reg(e.rm & 7));
             if e.opcode == 0xdf && e.reg & 7 == 4 && e.rm & 7 == host::RAX {
                 // FNSTSW AX
-                let p = Prefix { data16: true, ..NARROW };
+                let p = Prefix {
+                    data16: true,
+                    ..NARROW
+                };
                 self.a.legacy(p, Map::One, 0x8b, ACCUMULATOR, Rm::Reg(T));
             }
         }
