@@ -6,7 +6,14 @@ use donjon_x86::cpuid::CpuModel;
 /// `inc word [0x500]` and `in al, 0x60` for ever, in real mode.
 const CODE: &[u8] = &[0xff, 0x06, 0x00, 0x05, 0xe4, 0x60, 0xeb, 0xf8];
 
-fn vcpu() -> Option<(Box<dyn Vcpu>, Arc<Ram>, Arc<Attention>)> {
+struct Guest {
+    vcpu: Box<dyn Vcpu>,
+    ram: Arc<Ram>,
+    attention: Arc<Attention>,
+}
+
+/// One that runs [`CODE`]. `None` on a host without a translator, which has nothing to prove.
+fn guest() -> Option<Guest> {
     let ram = Arc::new(Ram::new(0x1_0000).unwrap());
     ram.write(0x7c00, CODE).unwrap();
     let attention = Arc::new(Attention::default());
@@ -24,13 +31,12 @@ fn vcpu() -> Option<(Box<dyn Vcpu>, Arc<Ram>, Arc<Attention>)> {
         lockstep: crate::Lockstep::Units,
         ..Settings::default()
     });
-    // A host without a translator has nothing to prove.
     let mut vcpu = engine.create(config).unwrap().take_vcpu(0).ok()?;
     let mut state = CpuState::reset();
     (state.segments[1].base, state.segments[1].selector) = (0, 0);
     state.rip = 0x7c00;
     vcpu.load(&state).unwrap();
-    Some((vcpu, ram, attention))
+    Some(Guest { vcpu, ram, attention })
 }
 
 /// Runs for a while.
@@ -46,9 +52,12 @@ fn run(vcpu: &mut dyn Vcpu, attention: &Attention) -> Exit {
 
 #[test]
 fn what_is_stored_behind_its_back_ends_it_for_good() {
-    let Some((mut vcpu, ram, attention)) = vcpu() else {
-        return;
-    };
+    let Some(guest) = guest() else { return };
+    let Guest {
+        mut vcpu,
+        ram,
+        attention,
+    } = guest;
     assert!(matches!(run(&mut *vcpu, &attention), Exit::Kicked));
     let agreed = vcpu.instructions();
     assert!(agreed > 0);

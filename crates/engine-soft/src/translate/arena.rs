@@ -54,7 +54,9 @@ pub struct Arena {
     writable: NonNull<u8>,
     executable: u64,
     len: usize,
-    used: usize,
+    /// Ends of the code in use: the usual course grows from the bottom, the rest from `split`.
+    used: [usize; 2],
+    split: usize,
     region: NonNull<u8>,
     on_fault: Vec<OnFault>,
     pub trampolines: Trampolines,
@@ -74,6 +76,8 @@ impl Arena {
     pub fn new(len: usize) -> io::Result<Self> {
         install_handlers()?;
         let len = len.next_multiple_of(4096);
+        // A little more than half of what is emitted is run usually.
+        let split = (len / 8 * 5).next_multiple_of(64);
         // SAFETY: a new mapping at an address the kernel chooses; nothing else refers to it.
         let writable = unsafe {
             mmap_anonymous(
@@ -103,7 +107,8 @@ impl Arena {
             writable: NonNull::new(writable.cast()).expect("mmap never returns null"),
             executable: executable as u64,
             len,
-            used: 0,
+            used: [0, split],
+            split,
             region: NonNull::new(region.cast()).expect("mmap never returns null"),
             on_fault: vec![],
             trampolines: Trampolines::default(),
@@ -112,9 +117,9 @@ impl Arena {
         };
         let (code, trampolines) = trampolines::emit();
         // SAFETY: the trampolines keep to the frame and to what `enter` puts into it.
-        unsafe { arena.append(&code) };
+        unsafe { arena.append(0, &code) };
         arena.trampolines = trampolines;
-        arena.first = arena.used;
+        arena.first = arena.used[0];
         let frame = arena.frame_mut();
         frame.reset_tables();
         frame.fill = fill as *const () as u64;
@@ -142,14 +147,14 @@ impl Arena {
         unsafe { &mut *self.frame_pointer() }
     }
 
-    /// Where the next code goes.
-    pub fn used(&self) -> usize {
+    /// Where the next code goes, and what is out of its way.
+    pub fn used(&self) -> [usize; 2] {
         self.used
     }
 
     /// Bytes of code besides the trampolines.
     pub fn in_use(&self) -> usize {
-        self.used - self.first
+        self.used[0] - self.first + self.used[1] - self.split
     }
 
     /// Bytes there are.
@@ -157,9 +162,14 @@ impl Arena {
         self.len - self.first
     }
 
-    /// Whether `n` more bytes fit.
+    /// Whether `n` more bytes fit in both places.
     pub fn has_room(&self, n: usize) -> bool {
-        self.len - self.used >= n
+        self.split - self.used[0] >= n && self.len - self.used[1] >= n
+    }
+
+    /// Whether `n` bytes at `at` are code.
+    fn is_code(&self, at: usize, n: usize) -> bool {
+        at + n <= self.used[0] || at >= self.split && at + n <= self.used[1]
     }
 
     /// The address code at arena offset `at` runs at.
@@ -167,29 +177,35 @@ impl Arena {
         self.executable + at as u64
     }
 
-    /// Adds code at [`Arena::used`].
+    /// Adds code at [`Arena::used`], in the place with that number.
     ///
     /// # Safety
     /// The code keeps to what the module's documentation says of translated code.
-    pub unsafe fn append(&mut self, code: &[u8]) {
+    pub unsafe fn append(&mut self, place: usize, code: &[u8]) {
         assert!(self.has_room(code.len()), "the arena is full");
+        let used = &mut self.used[place];
         // SAFETY: inside the writable mapping, which nothing else refers to.
         unsafe {
-            let to = self.writable.as_ptr().add(self.used);
+            let to = self.writable.as_ptr().add(*used);
             std::ptr::copy_nonoverlapping(code.as_ptr(), to, code.len());
         }
-        self.used += code.len();
+        *used += code.len();
     }
 
     /// Adds what the emitter made, at [`Arena::used`].
-    pub(super) fn append_emitted(&mut self, code: &[u8]) {
-        // SAFETY: the emitter keeps to the rules; this is the one place its code comes through.
-        unsafe { self.append(code) }
+    pub(super) fn append_emitted(&mut self, code: &[Vec<u8>; 2]) {
+        for (place, code) in code.iter().enumerate() {
+            // SAFETY: the emitter keeps to the rules; this is the one place its code comes through.
+            unsafe { self.append(place, code) }
+        }
     }
 
     /// Makes the 32-bit displacement at `at`, the end of a direct jump, lead to `to`.
     pub fn link(&mut self, at: usize, to: usize) {
-        assert!(at + 4 <= self.used && to < self.used, "a jump inside the arena");
+        assert!(
+            self.is_code(at, 4) && self.is_code(to, 1),
+            "a jump inside the arena"
+        );
         let rel = (to as i64 - (at + 4) as i64) as i32;
         // SAFETY: inside the writable mapping; no code runs while `self` is borrowed.
         unsafe { self.writable.as_ptr().add(at).cast::<i32>().write_unaligned(rel) };
@@ -197,7 +213,7 @@ impl Arena {
 
     /// Makes a way into old code a jump to new code.
     pub fn redirect(&mut self, at: usize, to: usize) {
-        assert!(at + 5 <= self.used && to < self.used, "a jump inside the arena");
+        assert!(self.is_code(at, 5), "a jump inside the arena");
         // SAFETY: inside the writable mapping; no code runs while `self` is borrowed, so none is inside
         // the bytes that change.
         unsafe { self.writable.as_ptr().add(at).write(0xe9) };
@@ -215,7 +231,7 @@ impl Arena {
 
     /// Drops all code and every reference to it.
     pub fn reset(&mut self) {
-        self.used = self.first;
+        self.used = [self.first, self.split];
         self.on_fault.clear();
     }
 
@@ -224,10 +240,10 @@ impl Arena {
         if !READY.get() {
             ready_thread();
         }
-        assert!(at >= self.first && at < self.used);
+        assert!(at >= self.first && self.is_code(at, 1));
         let running = Running {
             start: self.executable,
-            end: self.executable + self.used as u64,
+            end: self.executable + self.len as u64,
             faults: self.on_fault.as_ptr(),
             count: self.on_fault.len(),
             faulted: Cell::new(false),

@@ -113,21 +113,33 @@ pub mod alu {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Label(usize);
 
-/// Code being put together. Positions are offsets in the arena.
-pub struct Asm {
+/// A stretch of code, and where in the arena it goes.
+struct Section {
     buf: Vec<u8>,
     base: usize,
+}
+
+/// Code being put together, the usual course and what is out of the way in two places. Positions are
+/// offsets in the arena.
+pub struct Asm {
+    sections: [Section; 2],
+    /// Which section grows.
+    now: usize,
     labels: Vec<Option<usize>>,
-    /// Places of 32-bit displacements that wait for a label.
-    fixups: Vec<(usize, Label)>,
+    /// Places of 32-bit displacements that wait for a label: section and offset in it.
+    fixups: Vec<(usize, usize, Label)>,
 }
 
 impl Asm {
-    /// Starts at arena offset `base`.
-    pub fn new(base: usize) -> Self {
-        Self {
+    /// Starts at arena offset `base`, what is out of the way at `cold`.
+    pub fn new(base: usize, cold: usize) -> Self {
+        let section = |base| Section {
             buf: Vec::with_capacity(1024),
             base,
+        };
+        Self {
+            sections: [section(base), section(cold)],
+            now: 0,
             labels: vec![],
             fixups: vec![],
         }
@@ -135,7 +147,17 @@ impl Asm {
 
     /// Where the next byte goes.
     pub fn here(&self) -> usize {
-        self.base + self.buf.len()
+        let s = &self.sections[self.now];
+        s.base + s.buf.len()
+    }
+
+    /// From now on the code is out of the way.
+    pub fn go_cold(&mut self) {
+        self.now = 1;
+    }
+
+    fn byte(&mut self, b: u8) {
+        self.sections[self.now].buf.push(b);
     }
 
     /// A label to be bound later.
@@ -162,28 +184,29 @@ impl Asm {
     }
 
     /// The code, with every label in place.
-    pub fn finish(mut self) -> Vec<u8> {
-        for (at, label) in std::mem::take(&mut self.fixups) {
+    pub fn finish(mut self) -> [Vec<u8>; 2] {
+        for (section, at, label) in std::mem::take(&mut self.fixups) {
             let to = self.labels[label.0].expect("every label that is used gets bound");
-            let rel = (to as i64 - (self.base + at + 4) as i64) as i32;
-            self.buf[at..at + 4].copy_from_slice(&rel.to_le_bytes());
+            let s = &mut self.sections[section];
+            let rel = (to as i64 - (s.base + at + 4) as i64) as i32;
+            s.buf[at..at + 4].copy_from_slice(&rel.to_le_bytes());
         }
-        self.buf
+        self.sections.map(|s| s.buf)
     }
 
     pub fn bytes(&mut self, b: &[u8]) {
-        self.buf.extend_from_slice(b);
+        self.sections[self.now].buf.extend_from_slice(b);
     }
 
     fn prefixes(&mut self, p: Prefix) {
         if p.lock {
-            self.buf.push(0xf0);
+            self.byte(0xf0);
         }
         if p.data16 {
-            self.buf.push(0x66);
+            self.byte(0x66);
         }
         if p.rep != 0 {
-            self.buf.push(p.rep);
+            self.byte(p.rep);
         }
     }
 
@@ -198,7 +221,7 @@ impl Asm {
     fn modrm(&mut self, reg: u8, rm: &Rm) {
         let reg = (reg & 7) << 3;
         let m = match rm {
-            Rm::Reg(r) => return self.buf.push(0xc0 | reg | r & 7),
+            Rm::Reg(r) => return self.byte(0xc0 | reg | r & 7),
             Rm::Mem(m) => m,
         };
         let Some(base) = m.base else {
@@ -219,11 +242,11 @@ impl Asm {
                 self.bytes(&[mode | reg | 4, m.scale << 6 | (i & 7) << 3 | base & 7]);
             }
             None if base & 7 == 4 => self.bytes(&[mode | reg | 4, 0x24]),
-            None => self.buf.push(mode | reg | base & 7),
+            None => self.byte(mode | reg | base & 7),
         }
         match mode {
             0 => {}
-            0x40 => self.buf.push(m.disp as u8),
+            0x40 => self.byte(m.disp as u8),
             _ => self.bytes(&m.disp.to_le_bytes()),
         }
     }
@@ -234,15 +257,15 @@ impl Asm {
         let (x, b) = Self::high_bits(&rm);
         let rex = (p.wide as u8) << 3 | (reg >> 3) << 2 | x << 1 | b;
         if rex != 0 || p.rex {
-            self.buf.push(0x40 | rex);
+            self.byte(0x40 | rex);
         }
         match map {
             Map::One => {}
-            Map::Two => self.buf.push(0x0f),
+            Map::Two => self.byte(0x0f),
             Map::T38 => self.bytes(&[0x0f, 0x38]),
             Map::T3A => self.bytes(&[0x0f, 0x3a]),
         }
-        self.buf.push(opcode);
+        self.byte(opcode);
         self.modrm(reg, &rm);
     }
 
@@ -257,7 +280,7 @@ impl Asm {
             let first = (!reg >> 3 & 1) << 7 | (x ^ 1) << 6 | (b ^ 1) << 5 | map as u8;
             self.bytes(&[0xc4, first, (wide as u8) << 7 | tail]);
         }
-        self.buf.push(opcode);
+        self.byte(opcode);
         self.modrm(reg, &rm);
     }
 
@@ -300,9 +323,9 @@ impl Asm {
     /// Loads a 32-bit immediate, zero-extended.
     pub fn mov32_imm(&mut self, to: u8, v: u32) {
         if to >= 8 {
-            self.buf.push(0x41);
+            self.byte(0x41);
         }
-        self.buf.push(0xb8 | to & 7);
+        self.byte(0xb8 | to & 7);
         self.bytes(&v.to_le_bytes());
     }
 
@@ -320,7 +343,7 @@ impl Asm {
     pub fn alu_imm(&mut self, p: Prefix, op: u8, rm: Rm, imm: i32) {
         if let Ok(short) = i8::try_from(imm) {
             self.legacy(p, Map::One, 0x83, op, rm);
-            self.buf.push(short as u8);
+            self.byte(short as u8);
         } else {
             self.legacy(p, Map::One, 0x81, op, rm);
             self.bytes(&imm.to_le_bytes());
@@ -330,7 +353,7 @@ impl Asm {
     /// RORX: rotates right without touching flags.
     pub fn rorx(&mut self, to: u8, from: u8, by: u8) {
         self.vex(3, true, false, Map::T3A, 0xf0, to, 0, Rm::Reg(from));
-        self.buf.push(by);
+        self.byte(by);
     }
 
     fn rel32(&mut self, to: usize) {
@@ -339,19 +362,20 @@ impl Asm {
     }
 
     fn rel32_label(&mut self, to: Label) {
-        self.fixups.push((self.buf.len(), to));
+        let at = self.sections[self.now].buf.len();
+        self.fixups.push((self.now, at, to));
         self.bytes(&[0; 4]);
     }
 
     /// JMP to an arena offset.
     pub fn jmp(&mut self, to: usize) {
-        self.buf.push(0xe9);
+        self.byte(0xe9);
         self.rel32(to);
     }
 
     /// JMP to a label.
     pub fn jmp_label(&mut self, to: Label) {
-        self.buf.push(0xe9);
+        self.byte(0xe9);
         self.rel32_label(to);
     }
 
@@ -363,7 +387,7 @@ impl Asm {
 
     /// CALL to an arena offset.
     pub fn call(&mut self, to: usize) {
-        self.buf.push(0xe8);
+        self.byte(0xe8);
         self.rel32(to);
     }
 
@@ -379,16 +403,16 @@ impl Asm {
 
     pub fn push(&mut self, reg: u8) {
         if reg >= 8 {
-            self.buf.push(0x41);
+            self.byte(0x41);
         }
-        self.buf.push(0x50 | reg & 7);
+        self.byte(0x50 | reg & 7);
     }
 
     pub fn pop(&mut self, reg: u8) {
         if reg >= 8 {
-            self.buf.push(0x41);
+            self.byte(0x41);
         }
-        self.buf.push(0x58 | reg & 7);
+        self.byte(0x58 | reg & 7);
     }
 }
 
@@ -438,17 +462,17 @@ mod tests {
                         disp,
                     };
                     for reg in [0, 5, 12, 15] {
-                        let mut a = Asm::new(0);
+                        let mut a = Asm::new(0, 0);
                         a.load(reg, m);
-                        let i = decode(&a.finish());
+                        let i = decode(&a.finish()[0]);
                         assert_eq!(i.op0_register(), register(reg));
                         assert_eq!(i.memory_base(), register(base));
                         assert_eq!(i.memory_index(), index.map_or(Register::None, register));
                         assert_eq!(i.memory_displacement64() as i64, disp as i64);
                         assert_eq!(i.memory_index_scale(), 1 << m.scale);
-                        let mut a = Asm::new(0);
+                        let mut a = Asm::new(0, 0);
                         a.vex(1, false, true, Map::Two, 0x58, reg, 9, Rm::Mem(m));
-                        let i = decode(&a.finish());
+                        let i = decode(&a.finish()[0]);
                         assert_eq!(i.memory_base(), register(base));
                         assert_eq!(i.memory_index(), index.map_or(Register::None, register));
                         assert_eq!(i.op0_register() as u32, Register::YMM0 as u32 + reg as u32);
@@ -461,13 +485,13 @@ mod tests {
 
     #[test]
     fn labels_bind_in_both_directions() {
-        let mut a = Asm::new(0x1000);
+        let mut a = Asm::new(0x1000, 0);
         let back = a.bound();
         let ahead = a.label();
         a.jcc(cc::NE, ahead);
         a.jmp_label(back);
         a.bind(ahead);
-        let code = a.finish();
+        let [code, _] = a.finish();
         let mut d = Decoder::with_ip(64, &code, 0x1000, DecoderOptions::NONE);
         assert_eq!(d.decode().near_branch_target(), 0x1000 + code.len() as u64);
         let i = d.decode();

@@ -4,8 +4,8 @@
 //! them (a check of a page, a table lookup) saves them first if anyone may still look; what needs them
 //! brings them back. Since an exit can happen at every access, "anyone" includes exception handlers.
 //!
-//! A unit has three ways in: with the status flags in RFLAGS, with them in the frame, and from elsewhere
-//! with its linear address in [`T`].
+//! A unit has two ways in: with the status flags in RFLAGS, and with them in the frame. Who comes from
+//! another page has put the new one into the frame.
 
 mod access;
 mod control;
@@ -69,11 +69,11 @@ pub enum Exit {
 
 /// A translated unit.
 pub struct Code {
-    pub bytes: Vec<u8>,
+    /// What is run usually, and the rest.
+    pub bytes: [Vec<u8>; 2],
     /// Arena offsets of the ways in.
     pub host_flags: usize,
     pub saved_flags: usize,
-    pub indirect: usize,
     /// Instructions that may fault on the host, and where that leads.
     pub on_fault: Vec<(usize, usize)>,
 }
@@ -165,7 +165,7 @@ pub fn emit(
     unit: &Unit,
     id: u32,
     mode: Mode,
-    at: usize,
+    at: [usize; 2],
     trampolines: Trampolines,
     pools: Pools<'_>,
 ) -> Option<Code> {
@@ -173,7 +173,7 @@ pub fn emit(
         return None;
     }
     let mut e = Emitter {
-        a: Asm::new(at),
+        a: Asm::new(at[0], at[1]),
         unit,
         id,
         mode,
@@ -193,11 +193,6 @@ pub fn emit(
         x87_live: false,
         poll_at: None,
     };
-    let (start, indirect) = (e.a.label(), e.a.here());
-    let first = unit.insns.first().map_or(0, |i| i.offset);
-    e.a.lea(T, Mem::at(T, -first));
-    e.a.store(frame(offset::PAGE), T);
-    e.a.jmp_label(start);
     let host_flags = e.a.here();
     let polls = e.loops();
     let seen = unit.insns.first().is_none_or(|i| i.seen_before != 0);
@@ -206,7 +201,6 @@ pub fn emit(
         e.save_flags();
     }
     let saved_flags = e.a.here();
-    e.a.bind(start);
     e.flags = Flags::Saved;
     if polls {
         e.poll(0);
@@ -237,6 +231,7 @@ pub fn emit(
     }
     e.n = unit.insns.len();
     e.end();
+    e.a.go_cold();
     e.emit_stubs();
     let on_fault = std::mem::take(&mut e.on_fault);
     let on_fault = on_fault
@@ -247,7 +242,6 @@ pub fn emit(
         bytes: e.a.finish(),
         host_flags,
         saved_flags,
-        indirect,
         on_fault,
     })
 }

@@ -83,7 +83,6 @@ struct Entry {
     /// Its ways in.
     host_flags: u32,
     saved_flags: u32,
-    indirect: u32,
 }
 
 /// A jump target or link that is in use.
@@ -440,7 +439,7 @@ impl Translator {
         };
         let id = self.origins.len() as u32;
         let code = emit::emit(&unit, id, mode, base, self.arena.trampolines, pools);
-        let Some(code) = code.filter(|c| self.arena.has_room(c.bytes.len())) else {
+        let Some(code) = code.filter(|c| self.arena.has_room(c.bytes[0].len().max(c.bytes[1].len()))) else {
             self.reset(cpu);
             return Some(None);
         };
@@ -449,7 +448,9 @@ impl Translator {
             crossings: if group { 0 } else { CROSSINGS },
         });
         self.arena.append_emitted(&code.bytes);
-        self.tell(base, code.bytes.len(), mode, cpu.rip());
+        for (base, code) in base.into_iter().zip(&code.bytes) {
+            self.tell(base, code.len(), mode, cpu.rip());
+        }
         for (at, to) in code.on_fault {
             self.arena.on_fault(at, to);
         }
@@ -457,7 +458,6 @@ impl Translator {
             generation: unit.generation,
             host_flags: code.host_flags as u32,
             saved_flags: code.saved_flags as u32,
-            indirect: code.indirect as u32,
         };
         self.stats.units += 1;
         self.index.insert(key(at, mode), entry);
@@ -515,7 +515,6 @@ impl Translator {
         if let Some(Some(new)) = self.make(cpu, at, mode, false, hot)
             && self.stats.arena_emptied == resets
         {
-            self.arena.redirect(old.indirect as usize, new.indirect as usize);
             self.arena
                 .redirect(old.saved_flags as usize, new.saved_flags as usize);
             if old.host_flags != old.saved_flags {
@@ -768,7 +767,7 @@ impl Translator {
         let Some((e, global)) = found else {
             return Err((linear.wrapping_sub(page) as i64, After::Cold));
         };
-        let code = self.arena.address(e.indirect as usize);
+        let code = self.arena.address(e.saved_flags as usize);
         let slot = target_slot(linear);
         let frame = self.arena.frame_mut();
         frame.targets[mode as usize][slot] = frame::Target { linear, code };

@@ -23,7 +23,7 @@ impl Translator {
 
     /// Tells `trace` of all code from now on.
     pub fn trace(&mut self, trace: Arc<dyn CodeTrace>) {
-        for (name, at, size) in self.arena.trampolines.named(self.arena.used()) {
+        for (name, at, size) in self.arena.trampolines.named(self.arena.used()[0]) {
             trace.made(self.arena.address(at), size as u64, format_args!("donjon:{name}"));
         }
         self.trace = Some(trace);

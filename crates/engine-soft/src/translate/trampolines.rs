@@ -44,7 +44,7 @@ const CALLEE_SAVED: [u8; 6] = [RBX, RBP, R12, R13, R14, R15];
 
 /// The trampolines, for arena offset zero.
 pub fn emit() -> (Vec<u8>, Trampolines) {
-    let mut a = Asm::new(0);
+    let mut a = Asm::new(0, 0);
     let (exit, left) = exit(&mut a);
     let t = Trampolines {
         enter: enter(&mut a),
@@ -53,7 +53,8 @@ pub fn emit() -> (Vec<u8>, Trampolines) {
         load_vectors: load_vectors(&mut a),
         step: step(&mut a, left),
     };
-    (a.finish(), t)
+    let [code, _] = a.finish();
+    (code, t)
 }
 
 fn frame(disp: i32) -> Mem {

@@ -297,6 +297,8 @@ impl Emitter<'_> {
         let entry = |disp| Rm::Mem(Mem::indexed(host::RSP, W, disp));
         self.a.alu(WIDE, alu::CMP, T, entry(table));
         self.a.jcc(cc::NE, at);
+        self.a.alu_imm(WIDE, alu::AND, Rm::Reg(T), -0x1000);
+        self.a.store(frame(offset::PAGE), T);
         self.a.jmp_rm(entry(table + 8));
         let insn = self.n;
         self.stubs.push(Stub::Indirect { at, moved, insn });

@@ -382,6 +382,8 @@ fn vex(i: &Instruction, e: &Encoding) -> Option<Family> {
         (Map::T38, 0xf2 | 0xf3 | 0xf5..=0xf7) | (Map::T3A, 0xf0) => Bmi,
         // Approximations are the interpreter's own; MXCSR is not in the host's register for long.
         (Map::Two, 0x52 | 0x53 | 0xae | 0xf7) => return None,
+        // Masked moves touch only what their mask selects, if anything.
+        (Map::T38, 0x2c..=0x2f | 0x8c | 0x8e) => return None,
         (Map::Two, 0x2a) => Vector(General::RmRead),
         (Map::Two, 0x2c | 0x2d | 0x50 | 0xc5 | 0xd7) => Vector(General::RegWrite),
         (Map::Two, 0x6e | 0xc4) => Vector(General::RmRead),
