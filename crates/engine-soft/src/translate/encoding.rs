@@ -111,7 +111,6 @@ impl Encoding {
             e.prefix.wide = rex & 8 != 0;
             e.prefix.rex = rex != 0;
         }
-        let opcode_at = n;
         n += 1;
         e.has_modrm = has_modrm(e.map, e.opcode) && !(e.vex.is_some() && e.opcode == 0x77);
         if !e.has_modrm {
@@ -135,7 +134,9 @@ impl Encoding {
                     _ => 4,
                 };
         }
-        debug_assert!(n <= bytes.len() && opcode_at < n);
+        if n > bytes.len() {
+            return None;
+        }
         e.immediate = (n as u8, (bytes.len() - n) as u8);
         Some(e)
     }

@@ -26,6 +26,9 @@ mod trampolines;
 mod unit;
 mod x87;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use host::obstacle;
 pub(crate) use memory::Direct;
 
