@@ -99,6 +99,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::arena)]
     pub translation_arena: Size,
 
+    /// Translated code counts the instructions it runs, for `donjon stats` and --stats. Costs some speed.
+    #[arg(long)]
+    pub count_instructions: bool,
+
     /// End when the guest resets the machine, instead of booting it again.
     #[arg(long)]
     pub no_reboot: bool,

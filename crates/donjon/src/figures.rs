@@ -26,7 +26,7 @@ pub fn lines(vcpus: &[VcpuReport], total: &VcpuReport) -> String {
             }
             _ => writeln!(
                 text,
-                "{name}: {} interpreted instructions in {busy:.3} s busy; those in translated code are not counted",
+                "{name}: {} interpreted instructions in {busy:.3} s busy; those in translated code are counted with --count-instructions",
                 r.engine.interpreted
             ),
         };
@@ -153,7 +153,7 @@ mod tests {
         let part = some(None);
         assert_eq!(
             lines(&[], &part),
-            "total: 1000000 interpreted instructions in 2.000 s busy; those in translated code are not counted\n"
+            "total: 1000000 interpreted instructions in 2.000 s busy; those in translated code are counted with --count-instructions\n"
         );
     }
 

@@ -33,6 +33,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let selected = engines::select(&Wanted {
         engine: args.engine,
         arena: usize::try_from(args.translation_arena).ok(),
+        count: args.count_instructions,
         trace: trace.clone().map(|t| t as _),
     })?;
     tracing::info!(

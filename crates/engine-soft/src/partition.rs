@@ -30,6 +30,8 @@ pub struct Settings {
     pub translation: Translation,
     /// Bytes of host code that a whole domain keeps at most.
     pub arena: usize,
+    /// Whether translated code counts the instructions it runs, which costs it some speed.
+    pub count: bool,
     /// Whether everything is interpreted as well.
     pub lockstep: Lockstep,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
         Self {
             translation: Translation::default(),
             arena: 64 << 20,
+            count: false,
             lockstep: Lockstep::Off,
         }
     }
@@ -148,6 +151,7 @@ impl Partition for SoftPartition {
         }
         let mut cpu = Cpu::new(board);
         let ram = &cpu.board.ram;
+        cpu.direct.counts = self.settings.count;
         cpu.direct.base = if translator.is_none() || self.vcpus.len() == 1 {
             ram.host_address() as u64
         } else {

@@ -15,6 +15,8 @@ pub(crate) struct SoftVcpu {
     pub(crate) cpu: Cpu,
     pub(crate) blocks: Blocks,
     pub(crate) translator: Option<Translator>,
+    /// Instructions that translated code has counted.
+    translated: u64,
     pub(crate) ram: Arc<Ram>,
 }
 
@@ -25,6 +27,7 @@ impl SoftVcpu {
             cpu,
             blocks: Blocks::new(),
             translator,
+            translated: 0,
             ram,
         }
     }
@@ -164,7 +167,18 @@ impl SoftVcpu {
         };
         let interest = Self::interesting(cpu);
         let resets = translator.resets();
-        let after = match translator.run(cpu, at, mode, interest) {
+        let translated = &mut self.translated;
+        let mut run = |translator: &mut Translator, cpu: &mut Cpu| {
+            if !cpu.direct.counts {
+                return translator.run(cpu, at, mode, interest);
+            }
+            let (before, steps) = (cpu.instructions, cpu.direct.steps_done);
+            let (after, retired) = translator.run_counted(cpu, at, mode, interest)?;
+            cpu.instructions = before + retired + (cpu.direct.steps_done - steps);
+            *translated += retired;
+            Some(after)
+        };
+        let after = match run(translator, cpu) {
             Some(after) => after,
             None => {
                 let blocks = &self.blocks;
@@ -172,7 +186,7 @@ impl SoftVcpu {
                 if !translator.translate(cpu, at, mode, |at| blocks.heat(at) >= threshold / 2) {
                     return self.block(false);
                 }
-                match translator.run(cpu, at, mode, interest) {
+                match run(translator, cpu) {
                     Some(after) => after,
                     None => return self.block(false),
                 }
@@ -382,9 +396,8 @@ impl Vcpu for SoftVcpu {
     fn statistics(&self) -> Statistics {
         let translator = self.translator.as_ref();
         Statistics {
-            interpreted: self.cpu.instructions,
-            // Translated code does not count.
-            translated: translator.is_none().then_some(0),
+            interpreted: self.cpu.instructions - self.translated,
+            translated: (translator.is_none() || self.cpu.direct.counts).then_some(self.translated),
             page_walks: self.cpu.walks,
             translator: translator.map_or_else(Default::default, |t| t.statistics(&self.cpu)),
         }

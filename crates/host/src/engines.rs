@@ -91,6 +91,8 @@ pub struct Wanted {
     pub engine: EngineChoice,
     /// Bytes of translated code that a domain keeps at most, if not the usual number.
     pub arena: Option<usize>,
+    /// Translated code counts the instructions it runs.
+    pub count: bool,
     /// Who is told of translated code.
     pub trace: Option<Arc<dyn CodeTrace>>,
 }
@@ -117,6 +119,7 @@ pub(crate) fn software(wanted: &Wanted) -> Box<dyn Engine> {
             _ => usual.translation,
         },
         arena: wanted.arena.unwrap_or(usual.arena),
+        count: wanted.count,
         ..usual
     });
     Box::new(match &wanted.trace {

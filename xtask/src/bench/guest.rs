@@ -85,8 +85,7 @@ mod tests {
                           total: 9 instructions in 2.0 s busy, 4.5 MIPS\nwall: 2.0 s\n";
         assert_eq!(mips(statistics), Some(4.5));
         assert_eq!(mips("wall: 2.0 s\n"), None);
-        let part =
-            "total: 9 interpreted instructions in 2.0 s busy; those in translated code are not counted\n";
+        let part = "total: 9 interpreted instructions in 2.0 s busy; those in translated code are counted with --count-instructions\n";
         assert_eq!(mips(part), None);
     }
 }

@@ -175,6 +175,7 @@ impl Pair {
             blocks,
             translator: Some(translator),
             ram,
+            ..
         } = leader
         else {
             return Ok(None);
