@@ -69,7 +69,9 @@ fn what_is_stored_behind_its_back_ends_it_for_good() {
     };
     let what = told(run(&mut *vcpu, &attention));
     assert!(what.contains("RAM 0x500"), "{what}");
-    assert!(what.contains("Inc_rm16"), "{what}");
+    // Whichever of the three it had come to.
+    let code = ["Inc_rm16", "In_AL_imm8", "Jmp_rel8_16"];
+    assert!(code.iter().any(|c| what.contains(c)), "{what}");
     assert!(vcpu.instructions() <= agreed + 3);
     assert_eq!(told(run(&mut *vcpu, &attention)), what);
 }
