@@ -49,7 +49,7 @@ pub enum Command {
     /// standard output.
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
-    /// Show what a running domain does: busy time, instructions, translated code, TLB misses, exits.
+    /// Show what a running domain does: busy time, instructions, translated code, TLB, exits.
     Stats(StatsArgs),
     /// List running domains.
     Ps,

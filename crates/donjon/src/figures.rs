@@ -1,6 +1,7 @@
 //! What vCPUs did, as people read it.
 
 use donjon_control::VcpuReport;
+use donjon_engine::TranslatorStatistics;
 use donjon_vmm::VcpuStats;
 use std::fmt::Write;
 
@@ -34,6 +35,15 @@ pub fn lines(vcpus: &[VcpuReport], total: &VcpuReport) -> String {
     text
 }
 
+/// The rate of hits among lookups, where those are counted.
+fn hits(t: &TranslatorStatistics) -> String {
+    let misses = t.page_fills + t.page_refusals;
+    match t.lookups.checked_sub(misses) {
+        Some(hits) if t.lookups > 0 => format!("{:.3} %", 100.0 * hits as f64 / t.lookups as f64),
+        _ => "-".into(),
+    }
+}
+
 /// Tables with a line for each vCPU and one for all.
 pub fn tables(vcpus: &[VcpuReport], total: &VcpuReport) -> String {
     let rows: Vec<_> = named(vcpus, total).collect();
@@ -55,9 +65,8 @@ pub fn tables(vcpus: &[VcpuReport], total: &VcpuReport) -> String {
             ("steps", t.steps.to_string()),
         ]
     });
-    table(&mut text, &rows, "TLB misses", |r| {
+    table(&mut text, &rows, "TLB", |r| {
         let (e, t) = (&r.engine, &r.engine.translator);
-        // Hits in translated code are not counted, so there is no rate of hits.
         let per = |n: u64, of: f64| {
             if of > 0.0 {
                 format!("{:.0}", n as f64 / of)
@@ -67,6 +76,7 @@ pub fn tables(vcpus: &[VcpuReport], total: &VcpuReport) -> String {
         };
         let millions = e.instructions().map_or(0.0, |n| n as f64 / 1e6);
         vec![
+            ("hits", hits(t)),
             ("filled", t.page_fills.to_string()),
             ("refused", t.page_refusals.to_string()),
             ("walks", e.page_walks.to_string()),
@@ -176,7 +186,7 @@ mod tests {
         };
         assert!(of("exits").contains("77"));
         assert!(of("work").contains("0K of 0K"));
-        assert!(of("TLB misses").contains("250"));
+        assert!(of("TLB").contains("250"));
         of("invalidations");
     }
 }

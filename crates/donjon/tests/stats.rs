@@ -73,7 +73,7 @@ fn a_busy_domain_shows_what_it_does_now() {
     for part in [
         "web-server: process ",
         "work",
-        "TLB misses",
+        "TLB",
         "exits",
         "invalidations",
         "vcpu0",

@@ -37,8 +37,9 @@ pub struct TranslatorStatistics {
     pub exits: Exits,
     /// Instructions it had interpreted without being left.
     pub steps: u64,
-    /// Pages entered into its own TLB on demand: the misses that were filled. Hits are not counted, because
-    /// that would cost more than the lookup does.
+    /// Lookups in its own TLB, if it counts what it runs: else zero, because that costs more than the lookup.
+    pub lookups: u64,
+    /// Pages entered into that TLB on demand: the misses that were filled.
     pub page_fills: u64,
     /// Misses that were not filled: faults, devices, accesses over a page's end, stores beside code.
     pub page_refusals: u64,
@@ -123,6 +124,7 @@ impl TranslatorStatistics {
             entries: self.entries + earlier.entries,
             exits: self.exits.and(&earlier.exits),
             steps: self.steps + earlier.steps,
+            lookups: self.lookups + earlier.lookups,
             page_fills: self.page_fills + earlier.page_fills,
             page_refusals: self.page_refusals + earlier.page_refusals,
             invalidations: self.invalidations.and(&earlier.invalidations),

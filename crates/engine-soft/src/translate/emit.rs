@@ -142,6 +142,9 @@ struct Emitter<'a> {
     n: usize,
     /// The vector registers are in host registers.
     vectors_live: bool,
+    /// Checks of pages emitted so far, and before each instruction.
+    checks: u8,
+    checks_before: Vec<u8>,
     /// The x87 state is in the host's.
     x87_live: bool,
     /// Ask for attention before this instruction.
@@ -190,6 +193,8 @@ pub fn emit(
         leave: vec![[None; 2]; unit.insns.len() + 1],
         n: 0,
         vectors_live: false,
+        checks: 0,
+        checks_before: Vec::with_capacity(unit.insns.len() + 1),
         x87_live: false,
         poll_at: None,
     };
@@ -222,6 +227,7 @@ pub fn emit(
     }
     for n in 0..unit.insns.len() {
         e.n = n;
+        e.checks_before.push(e.checks);
         if e.poll_at == Some(n) {
             e.poll_at = None;
             e.clobber();
@@ -230,6 +236,7 @@ pub fn emit(
         e.insn(n);
     }
     e.n = unit.insns.len();
+    e.checks_before.push(e.checks);
     e.end();
     e.a.go_cold();
     e.emit_stubs();
@@ -355,12 +362,16 @@ impl Emitter<'_> {
         self.exits.len() - 1
     }
 
-    /// Counts instructions. Destroys `scratch`, and no flags.
+    /// Counts instructions and the lookups made for them. Destroys `scratch`, and no flags.
     fn count(&mut self, scratch: u8, n: u8) {
         if self.counts {
             self.a.load(scratch, frame(offset::INSTRUCTIONS));
             self.a.lea(scratch, Mem::at(scratch, n as i32));
             self.a.store(frame(offset::INSTRUCTIONS), scratch);
+            let checks = self.checks_before.get(n as usize).copied().unwrap_or(self.checks);
+            self.a.load(scratch, frame(offset::LOOKUPS));
+            self.a.lea(scratch, Mem::at(scratch, checks as i32));
+            self.a.store(frame(offset::LOOKUPS), scratch);
         }
     }
 

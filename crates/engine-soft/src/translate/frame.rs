@@ -93,6 +93,8 @@ pub struct Frame {
     pub scratch: u64,
     /// Guest instructions run, if they are counted.
     pub instructions: u64,
+    /// Pages looked up in the tables, where that is counted.
+    pub lookups: u64,
     /// Linear address that an indirect jump went to.
     pub target: u64,
     /// What [`Frame::live`] may become.
@@ -133,6 +135,7 @@ pub mod offset {
     pub const KERNEL_GS_BASE: i32 = offset_of!(Frame, kernel_gs_base) as i32;
     pub const SCRATCH: i32 = offset_of!(Frame, scratch) as i32;
     pub const INSTRUCTIONS: i32 = offset_of!(Frame, instructions) as i32;
+    pub const LOOKUPS: i32 = offset_of!(Frame, lookups) as i32;
     pub const TARGET: i32 = offset_of!(Frame, target) as i32;
     pub const ALLOWED: i32 = offset_of!(Frame, allowed) as i32;
     pub const MXCSR: i32 = offset_of!(Frame, mxcsr) as i32;

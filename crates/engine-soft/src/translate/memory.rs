@@ -41,6 +41,8 @@ pub struct Direct {
     pub done: u8,
     /// Steps that finished their instruction.
     pub steps_done: u64,
+    /// Pages looked up, where that is counted.
+    pub lookups: u64,
     /// Whether units count the instructions they run.
     pub counts: bool,
     /// What the last step that ended a run came to.

@@ -15,6 +15,7 @@ impl Translator {
             arena_used: self.arena.in_use() as u64,
             arena_size: self.arena.size() as u64,
             steps: direct.stepped,
+            lookups: direct.lookups,
             page_fills: direct.fills,
             page_refusals: direct.misses - direct.fills,
             ..self.stats

@@ -117,5 +117,6 @@ impl Cpu {
             self.take_x87(frame);
         }
         self.instructions += std::mem::take(&mut frame.instructions);
+        self.direct.lookups += std::mem::take(&mut frame.lookups);
     }
 }

@@ -69,6 +69,7 @@ impl Emitter<'_> {
 
     /// Makes [`W`] the host address of the group's start, or leaves.
     fn check(&mut self, n: usize) {
+        self.checks += 1;
         self.clobber();
         let access = self.current().accesses[n];
         let group = self.unit.groups[access.group];
