@@ -172,9 +172,7 @@ impl SoftVcpu {
             if !cpu.direct.counts {
                 return translator.run(cpu, at, mode, interest);
             }
-            let (before, steps) = (cpu.instructions, cpu.direct.steps_done);
-            let (after, retired) = translator.run_counted(cpu, at, mode, interest)?;
-            cpu.instructions = before + retired + (cpu.direct.steps_done - steps);
+            let (after, retired) = translator.run_accounted(cpu, at, mode, interest)?;
             *translated += retired;
             Some(after)
         };

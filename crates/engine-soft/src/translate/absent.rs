@@ -44,6 +44,10 @@ impl Translator {
         match self.never {}
     }
 
+    pub fn run_accounted(&mut self, _: &mut Cpu, _: usize, _: Mode, _: u32) -> Option<(After, u64)> {
+        match self.never {}
+    }
+
     pub fn translate(&mut self, _: &mut Cpu, _: usize, _: Mode, _: impl FnMut(usize) -> bool) -> bool {
         match self.never {}
     }

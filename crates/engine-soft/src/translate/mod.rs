@@ -655,6 +655,21 @@ impl Translator {
         }
     }
 
+    /// Runs as [`Translator::run`] does and adds all that its code retired, which it also returns, to the
+    /// vCPU's count. [`Direct::counts`] is set.
+    pub fn run_accounted(
+        &mut self,
+        cpu: &mut Cpu,
+        at: usize,
+        mode: Mode,
+        interest: u32,
+    ) -> Option<(After, u64)> {
+        let (before, steps) = (cpu.instructions, cpu.direct.steps_done);
+        let (after, retired) = self.run_counted(cpu, at, mode, interest)?;
+        cpu.instructions = before + retired + (cpu.direct.steps_done - steps);
+        Some((after, retired))
+    }
+
     /// Runs as [`Translator::run`] does and counts what that retired: all of it if [`Direct::counts`], else
     /// what its last unit did.
     pub fn run_counted(
