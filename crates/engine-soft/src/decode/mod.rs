@@ -6,7 +6,9 @@ mod fetch;
 mod lower;
 mod op;
 mod operand;
+mod status;
 
 pub(crate) use block::Blocks;
 pub use op::{Handler, Op};
 pub(crate) use operand::size_code;
+pub(crate) use status::status;

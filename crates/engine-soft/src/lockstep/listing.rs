@@ -1,9 +1,9 @@
 //! The guest code of a round, for reports and for what it leaves undefined.
 
 use crate::cpu::Cpu;
-use crate::decode::features;
+use crate::decode::{features, status};
 use donjon_x86::bits::rflags;
-use iced_x86::{Decoder, FlowControl, Instruction, InstructionInfoFactory, OpKind, Register, RflagsBits};
+use iced_x86::{Decoder, FlowControl, Instruction, InstructionInfoFactory, OpKind, Register};
 use std::fmt::Write;
 
 /// Instructions in the order in which a unit has them.
@@ -111,17 +111,4 @@ impl Code {
         }
         text
     }
-}
-
-/// The status flags among iced's bits, as RFLAGS bits.
-fn status(bits: u32) -> u64 {
-    const PAIRS: [(u32, u64); 6] = [
-        (RflagsBits::CF, rflags::CF),
-        (RflagsBits::PF, rflags::PF),
-        (RflagsBits::AF, rflags::AF),
-        (RflagsBits::ZF, rflags::ZF),
-        (RflagsBits::SF, rflags::SF),
-        (RflagsBits::OF, rflags::OF),
-    ];
-    PAIRS.iter().filter(|(b, _)| bits & b != 0).map(|(_, f)| f).sum()
 }

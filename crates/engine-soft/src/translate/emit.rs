@@ -385,10 +385,15 @@ impl Emitter<'_> {
         let Some(i) = self.unit.insns.get(n) else { return };
         let offset = i.offset;
         let out = self.exit_stub(Exit::Poll { offset }, false);
-        self.a.load(T, frame(offset::ATTENTION));
-        self.a.load32(T, Mem::at(T, 0));
-        self.a
-            .legacy(NARROW, Map::One, 0x85, T, Rm::Mem(frame(offset::INTEREST)));
+        self.attention(T, out);
+    }
+
+    /// Goes to `out` if anything wants attention. Destroys `scratch` and flags.
+    fn attention(&mut self, scratch: u8, out: Label) {
+        self.a.load(scratch, frame(offset::ATTENTION));
+        self.a.load32(scratch, Mem::at(scratch, 0));
+        let interest = Rm::Mem(frame(offset::INTEREST));
+        self.a.legacy(NARROW, Map::One, 0x85, scratch, interest);
         self.a.jcc(cc::NE, out);
     }
 

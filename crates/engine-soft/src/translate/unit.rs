@@ -5,7 +5,7 @@ use super::emit::{self, Family};
 use super::encoding::Encoding;
 use super::frame::Mode;
 use crate::cpu::Cpu;
-use crate::decode::{Op, features};
+use crate::decode::{Op, features, status};
 use donjon_x86::bits::rflags;
 use iced_x86::{
     Code, Decoder, DecoderError, FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions,
@@ -372,19 +372,6 @@ fn reads_all(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Mnemonic::Pushfq | Mnemonic::Lahf)
 }
 
-/// The status flags among iced's bits, as RFLAGS bits.
-fn status(bits: u32) -> u64 {
-    const PAIRS: [(u32, u64); 6] = [
-        (RflagsBits::CF, rflags::CF),
-        (RflagsBits::PF, rflags::PF),
-        (RflagsBits::AF, rflags::AF),
-        (RflagsBits::ZF, rflags::ZF),
-        (RflagsBits::SF, rflags::SF),
-        (RflagsBits::OF, rflags::OF),
-    ];
-    PAIRS.iter().filter(|(b, _)| bits & b != 0).map(|(_, f)| f).sum()
-}
-
 fn explicit_access(i: &Instruction, offset: i32, size: i64, write: bool) -> Option<Access> {
     let narrow = |r: Register| r.is_gpr32() || r == Register::EIP;
     let gpr = |r: Register| (r.is_gpr64() || r.is_gpr32()).then(|| r.full_register().number() as u8);
@@ -450,7 +437,7 @@ fn number(insns: &mut [Insn]) {
                     next += 1;
                 }
             }
-            if let Some((r, v, scale)) = &mut a.key.index {
+            if let Some((r, v, _)) = &mut a.key.index {
                 // An index counts as changed when its distance does.
                 *v = version[*r as usize] << 8 | (delta[*r as usize] as u32) << 24 >> 24;
                 let exact = i8::try_from(delta[*r as usize]).is_ok();
@@ -458,7 +445,6 @@ fn number(insns: &mut [Insn]) {
                     *v = u32::MAX - next;
                     next += 1;
                 }
-                let _ = scale;
             }
         }
         let steps = matches!(insn.family, Family::Step | Family::StepBranch);

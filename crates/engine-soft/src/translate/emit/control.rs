@@ -183,11 +183,7 @@ impl Emitter<'_> {
         );
         let exit = self.exits.len() - 1;
         if backward {
-            self.a.load(T, frame(offset::ATTENTION));
-            self.a.load32(T, Mem::at(T, 0));
-            self.a
-                .legacy(NARROW, Map::One, 0x85, T, Rm::Mem(frame(offset::INTEREST)));
-            self.a.jcc(cc::NE, miss);
+            self.attention(T, miss);
         }
         self.a.load(T, frame(offset::PAGE));
         self.a.alu(WIDE, alu::CMP, T, Rm::Mem(frame(offset::link(slot))));
@@ -280,11 +276,7 @@ impl Emitter<'_> {
         self.drop_window();
         let at = self.a.label();
         self.count(W, self.done());
-        self.a.load(W, frame(offset::ATTENTION));
-        self.a.load32(W, Mem::at(W, 0));
-        self.a
-            .legacy(NARROW, Map::One, 0x85, W, Rm::Mem(frame(offset::INTEREST)));
-        self.a.jcc(cc::NE, at);
+        self.attention(W, at);
         // See `target_slot`.
         self.a.mov(W, T);
         self.a.legacy(WIDE, Map::One, 0xc1, 5, Rm::Reg(W));

@@ -1,8 +1,8 @@
 //! SSE and AVX instructions: as they are, on the guest's own registers.
 
+use super::Emitter;
 use super::family::{General, reads_accumulator};
 use super::integer::ACCUMULATOR;
-use super::{Emitter, frame};
 use crate::translate::asm::Rm;
 use crate::translate::registers::{HOST, T, operand, slot};
 
@@ -45,8 +45,6 @@ impl Emitter<'_> {
         if let Some(m) = memory {
             rm = Rm::Mem(m);
             self.may_fault();
-        } else {
-            // An exception that is not masked is the interpreter's to raise; so far none ever is.
         }
         if reads_accumulator(&insn.i) {
             self.a.mov(T, ACCUMULATOR);
@@ -62,6 +60,5 @@ impl Emitter<'_> {
             self.a.store(slot(guest), T);
         }
         self.flags_done();
-        let _ = frame;
     }
 }
