@@ -149,6 +149,17 @@ struct Emitter<'a> {
     x87_live: bool,
     /// Ask for attention before this instruction.
     poll_at: Option<usize>,
+    /// Where the unit's own loop goes back to.
+    head: Option<Head>,
+}
+
+/// The place behind a unit's preparations, with the flags saved.
+#[derive(Clone, Copy)]
+struct Head {
+    label: Label,
+    mode: Mode,
+    vectors: bool,
+    x87: bool,
 }
 
 /// What a translation may use up.
@@ -160,6 +171,8 @@ pub struct Pools<'a> {
     pub links: &'a mut usize,
     /// Every way to another unit counts the instructions that have run.
     pub counts: bool,
+    /// Every run ends with its unit.
+    pub apart: bool,
     pub steps: &'a mut Vec<Step>,
 }
 
@@ -197,6 +210,7 @@ pub fn emit(
         checks_before: Vec::with_capacity(unit.insns.len() + 1),
         x87_live: false,
         poll_at: None,
+        head: None,
     };
     let host_flags = e.a.here();
     let polls = e.loops();
@@ -207,9 +221,6 @@ pub fn emit(
     }
     let saved_flags = e.a.here();
     e.flags = Flags::Saved;
-    if polls {
-        e.poll(0);
-    }
     // Here the flags are saved for sure.
     let first = unit
         .insns
@@ -224,6 +235,16 @@ pub fn emit(
         .find(|i| matches!(i.family, Family::X87 | Family::Step | Family::StepBranch));
     if first.is_some_and(|i| i.family == Family::X87) {
         e.want_x87();
+    }
+    if polls {
+        let head = Head {
+            label: e.a.bound(),
+            mode,
+            vectors: e.vectors_live,
+            x87: e.x87_live,
+        };
+        e.head = (!pools.apart).then_some(head);
+        e.poll(0);
     }
     for n in 0..unit.insns.len() {
         e.n = n;

@@ -438,6 +438,7 @@ impl Translator {
             done: &mut self.done,
             links: &mut self.links,
             counts: cpu.direct.counts,
+            apart: self.apart,
             steps: &mut cpu.direct.steps,
         };
         let id = self.origins.len() as u32;

@@ -193,6 +193,7 @@ fn nothing_a_guest_computes_leads_outside_its_pages() {
             done: &mut done,
             links: &mut links,
             counts: round & 8 == 0,
+            apart: round & 16 == 0,
             steps: &mut steps,
         };
         let base = [0x10000, 0x80000];

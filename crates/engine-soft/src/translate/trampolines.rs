@@ -188,12 +188,25 @@ fn save_vectors(a: &mut Asm, base: u8, done: super::asm::Label) {
     }
 }
 
-/// Loads the vector registers that [`live`] says, and the guest's MXCSR. Destroys [`T`].
+/// Loads the vector registers that [`live`] says, and the guest's MXCSR. Destroys [`T`] and flags.
+///
+/// A legacy instruction leaves the upper half of its register alone, and so waits for whoever wrote that last,
+/// unless the processor knows that all upper halves are zero. Loading zeroes does not tell it; VZEROUPPER does.
 fn restore_vectors(a: &mut Asm, base: u8) {
     let (sse, done) = (a.label(), a.label());
     a.load(T, Mem::at(base, offset::YMM));
     a.legacy(NARROW, Map::Two, 0xae, 2, Rm::Mem(Mem::at(base, offset::MXCSR)));
     test_live(a, base, live::AVX);
+    a.jcc(cc::E, sse);
+    let register = |n: u8| Rm::Mem(Mem::at(T, n as i32 * 32));
+    a.vex(2, false, true, Map::Two, 0x6f, 0, 0, register(0));
+    for n in 1..16 {
+        a.vex(0, false, true, Map::Two, 0x56, 0, 0, register(n)); // VORPS ymm0, ymm0, m256
+    }
+    a.vex(1, false, true, Map::T3A, 0x39, 0, 0, Rm::Reg(0)); // VEXTRACTI128 xmm0, ymm0, 1
+    a.bytes(&[1]);
+    a.vex(1, false, false, Map::T38, 0x17, 0, 0, Rm::Reg(0)); // VPTEST xmm0, xmm0
+    a.bytes(&[0xc5, 0xf8, 0x77]); // VZEROUPPER
     a.jcc(cc::E, sse);
     for n in 0..16 {
         a.vex(

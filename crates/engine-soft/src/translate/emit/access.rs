@@ -77,9 +77,7 @@ impl Emitter<'_> {
         let (at, again) = (self.a.label(), self.a.bound());
         self.address(&access, group.lo - access.offset);
         // The table is indexed by page number, sixteen bytes an entry.
-        self.a.mov32(T, W);
-        self.a.legacy(NARROW, Map::One, 0xc1, 5, Rm::Reg(T));
-        self.a.bytes(&[8]);
+        self.a.rorx(T, W, 8);
         self.a
             .alu_imm(NARROW, alu::AND, Rm::Reg(T), ((TLB_ENTRIES - 1) << 4) as i32);
         let entry = |disp| Rm::Mem(Mem::indexed(host::RSP, T, disp));

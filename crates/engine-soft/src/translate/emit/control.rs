@@ -103,6 +103,20 @@ impl Emitter<'_> {
             insn.target() <= insn.offset as i64,
         );
         self.prepare_flags();
+        if let Some(head) = self.loop_head(to) {
+            // This changes no flags.
+            self.save_flags();
+            if self.counts {
+                let on = self.a.label();
+                self.a.jcc(code ^ 1, on);
+                self.count(T, self.done());
+                self.a.jmp_label(head);
+                self.a.bind(on);
+            } else {
+                self.a.jcc(code, head);
+            }
+            return;
+        }
         let save = self.flags == Flags::Host;
         if (0..0x1000).contains(&to) {
             let (exit, at) = self.jump_exit(to as i32, self.mode, save);
@@ -153,8 +167,22 @@ impl Emitter<'_> {
         }
     }
 
+    /// Where a jump back to the unit's start may go, what the start prepares being prepared.
+    fn loop_head(&self, to: i64) -> Option<Label> {
+        let head = self.head?;
+        let ready = head.mode == self.mode && head.vectors <= self.vectors_live && head.x87 <= self.x87_live;
+        let start = self.unit.insns[0].offset as i64;
+        (ready && to == start).then_some(head.label)
+    }
+
     /// Goes on at a distance from the page's start.
     fn go(&mut self, to: i64, mode: Mode, backward: bool) {
+        if let Some(head) = self.loop_head(to).filter(|_| mode == self.mode) {
+            self.save_flags();
+            self.count(T, self.done());
+            self.a.jmp_label(head);
+            return;
+        }
         if (0..0x1000).contains(&to) {
             let host_flags = self.flags == Flags::Host;
             let (exit, at) = self.jump_exit(to as i32, mode, host_flags);
