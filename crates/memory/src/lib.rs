@@ -12,9 +12,14 @@
 
 mod access;
 mod code;
+mod guest;
 mod ram;
+mod scatter;
+pub mod uring;
 mod view;
 
 pub use access::Word;
 pub use code::{CHUNK_SIZE, CodeMap, Stored};
+pub use guest::{GuestRam, Region, guest_ram};
 pub use ram::{HOLE_END, HOLE_START, MemoryError, PAGE_SIZE, Ram, RamRange};
+pub use scatter::{Part, Scatter};

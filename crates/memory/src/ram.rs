@@ -251,7 +251,7 @@ impl Ram {
     }
 
     /// The host address of `len` bytes at a RAM offset.
-    fn span(&self, offset: usize, len: usize) -> *mut u8 {
+    pub(crate) fn span(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(
             offset <= self.len && len <= self.len - offset,
             "range outside guest RAM"
@@ -261,7 +261,7 @@ impl Ram {
     }
 
     /// Tells the code map about a store of any length.
-    fn stored(&self, mut offset: usize, mut len: usize) {
+    pub(crate) fn stored(&self, mut offset: usize, mut len: usize) {
         while len > 0 {
             let n = len.min(PAGE_SIZE - offset % PAGE_SIZE);
             self.code.stored(offset, n);
