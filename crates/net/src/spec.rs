@@ -1,0 +1,293 @@
+//! What the command line says about a network interface.
+
+use crate::backend::Backend;
+use crate::mac::Mac;
+use crate::name::{InterfaceName, Name};
+use crate::options::{Options, OptionsError};
+use crate::switch::{Switch, SwitchError};
+use crate::tap::{MAX_QUEUES, Tap, TapError};
+use crate::unplugged::Unplugged;
+use donjon_limit::Limit;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::str::FromStr;
+
+/// A network interface of a domain.
+///
+/// As text: `tap=IF`, `switch=NAME` or `none`, and behind that in any order `mac=02:00:00:00:00:01`, `mtu=9000`,
+/// for a tap `queues=4`, and a [`Limit`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetSpec {
+    /// What it is connected to.
+    pub connection: Connection,
+    /// Its address; one that stays the same if the domain is to be known by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Pairs of queues.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub queues: NonZeroU16,
+    /// Bytes of a packet without its Ethernet header, as the guest is told (VIRTIO_NET_F_MTU).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// What each direction may carry. Operations are packets.
+    #[serde(default, skip_serializing_if = "Limit::is_unlimited")]
+    pub limit: Limit,
+}
+
+/// What an interface is connected to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Connection {
+    /// A tap interface of the host: [`Tap`].
+    Tap(InterfaceName),
+    /// Other domains of the same user: [`Switch`].
+    Switch(Name),
+    /// Nothing: [`Unplugged`].
+    None,
+}
+
+/// It does not say what to connect to.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SpecError {
+    /// None, or several.
+    #[error(
+        "say one thing to connect to: tap=IF for the host's interface IF, switch=NAME for other domains, or none"
+    )]
+    Connection,
+    /// The list is wrong.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// More queues than there can be.
+    #[error(
+        "queues={0}: a tap has 1 to {MAX_QUEUES} pairs of queues, everything else one; leave it out for one"
+    )]
+    Queues(u16),
+    /// No packet would go through.
+    #[error("mtu={0}: IPv4 needs 68 and IPv6 1280 at least; Ethernet has 1500, jumbo frames have 9000")]
+    Mtu(u16),
+}
+
+/// It cannot be connected.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// To a tap.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// To a switch.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// To nothing.
+    #[error("the host has no descriptors left: raise `ulimit -n` ({0})")]
+    None(std::io::Error),
+}
+
+impl NetSpec {
+    const KEYS: [&'static str; 10] = [
+        "tap",
+        "switch",
+        "none",
+        "mac",
+        "queues",
+        "mtu",
+        Limit::KEYS[0],
+        Limit::KEYS[1],
+        Limit::KEYS[2],
+        Limit::KEYS[3],
+    ];
+
+    /// An interface with nothing said but what it is connected to.
+    pub fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            mac: None,
+            queues: one(),
+            mtu: None,
+            limit: Limit::default(),
+        }
+    }
+
+    /// Says what is wrong with it, which may come from a file.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let max = match self.connection {
+            Connection::Tap(_) => MAX_QUEUES,
+            _ => 1,
+        };
+        match (self.queues.get(), self.mtu) {
+            (queues, _) if queues > max => Err(SpecError::Queues(queues)),
+            (_, Some(mtu)) if mtu < 68 => Err(SpecError::Mtu(mtu)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Connects it. Switches are directories in `switches`; `port` is what this interface is called there, such
+    /// as the domain's name with a number.
+    pub fn connect(&self, switches: &Path, port: &Name) -> Result<Box<dyn Backend>, ConnectError> {
+        Ok(match &self.connection {
+            Connection::Tap(name) => Box::new(Tap::open(name, self.queues.get())?),
+            Connection::Switch(name) => Box::new(Switch::join(&switches.join(name.as_str()), port)?),
+            Connection::None => Box::new(Unplugged::new().map_err(ConnectError::None)?),
+        })
+    }
+}
+
+impl FromStr for NetSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        if text.is_empty() {
+            return Err(SpecError::Connection);
+        }
+        let mut options = Options::parse(text)?;
+        let tap = options.parsed("tap")?.map(Connection::Tap);
+        let switch = options.parsed("switch")?.map(Connection::Switch);
+        let none = options.word("none")?.then_some(Connection::None);
+        let mac = options.parsed("mac")?;
+        let queues = options.parsed("queues")?.unwrap_or(one());
+        let mtu = options.parsed("mtu")?;
+        let mut values = [const { None }; 4];
+        for (value, key) in values.iter_mut().zip(Limit::KEYS) {
+            *value = options.value(key)?;
+        }
+        // A key that is unknown may be what was meant to say the connection.
+        options.finish(&Self::KEYS)?;
+        let limit = Limit::from_values(values.each_ref().map(Option::as_deref));
+        let mut connections = [tap, switch, none].into_iter().flatten();
+        let (Some(connection), None) = (connections.next(), connections.next()) else {
+            return Err(SpecError::Connection);
+        };
+        let spec = Self {
+            connection,
+            mac,
+            queues,
+            mtu,
+            limit: limit.map_err(|e| OptionsError::bad("limit", e))?,
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+/// As [`FromStr`] reads it.
+impl fmt::Display for NetSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.connection {
+            Connection::Tap(name) => write!(f, "tap={}", crate::options::quoted(name.as_str()))?,
+            Connection::Switch(name) => write!(f, "switch={name}")?,
+            Connection::None => f.write_str("none")?,
+        }
+        if let Some(mac) = self.mac {
+            write!(f, ",mac={mac}")?;
+        }
+        if self.queues != one() {
+            write!(f, ",queues={}", self.queues)?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, ",mtu={mtu}")?;
+        }
+        match self.limit.is_unlimited() {
+            true => Ok(()),
+            false => write!(f, ",{}", self.limit),
+        }
+    }
+}
+
+fn one() -> NonZeroU16 {
+    NonZeroU16::MIN
+}
+
+fn is_one(count: &NonZeroU16) -> bool {
+    *count == one()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn spec(text: &str) -> NetSpec {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn interfaces_are_written_as_people_do() {
+        let text = "tap=tap0,mac=02:00:00:00:00:01,queues=2,mtu=9000,bps=100M,iops=10k";
+        let all = spec(text);
+        assert_eq!(all.connection, Connection::Tap("tap0".parse().unwrap()));
+        assert_eq!((all.queues.get(), all.mtu), (2, Some(9000)));
+        assert_eq!(all.limit, "bps=100M,iops=10k".parse().unwrap());
+        assert_eq!(all.to_string(), text);
+        let json = r#"{"connection":{"tap":"tap0"},"mac":"02:00:00:00:00:01","queues":2,"mtu":9000,"limit":{"bandwidth":{"rate":104857600,"burst":10485760},"operations":{"rate":10000,"burst":1000}}}"#;
+        assert_eq!(serde_json::to_string(&all).unwrap(), json);
+        assert_eq!(serde_json::from_str::<NetSpec>(json).unwrap(), all);
+        assert_eq!(
+            spec("switch=lan"),
+            NetSpec::new(Connection::Switch("lan".parse().unwrap()))
+        );
+        assert_eq!(
+            serde_json::to_string(&spec("none")).unwrap(),
+            r#"{"connection":"none"}"#
+        );
+        // Commas are twice in a list.
+        assert_eq!(
+            spec("tap=a,,b").connection,
+            Connection::Tap("a,b".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, what) in [
+            ("", "say one thing"),
+            ("mac=02:00:00:00:00:01", "say one thing"),
+            ("tap=a,switch=b", "say one thing"),
+            ("tap", "tap=…"),
+            ("none=1", "no value"),
+            ("bridge=br0", "there is: tap, switch, none, mac, queues, mtu, bps"),
+            ("none,mac=01:00:00:00:00:01", "group"),
+            ("none,mac=x", "02:00:00:00:00:01"),
+            ("tap=0123456789abcdef", "15 letters"),
+            ("switch=../lan", "lan-1"),
+            ("none,none", "twice"),
+            ("none,", "empty option"),
+            ("tap=a,queues=0", "queues"),
+            ("tap=a,queues=257", "1 to 256"),
+            ("switch=a,queues=2", "everything else one"),
+            ("none,mtu=67", "1280"),
+            ("none,mtu=65536", "mtu"),
+            ("none,bps=fast", "bps=100M"),
+            ("none,bps-burst=1M", "add bps="),
+        ] {
+            let error = text.parse::<NetSpec>().unwrap_err().to_string();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+        for json in [
+            r#"{"connection":{"tap":"a/b"}}"#,
+            r#"{"connection":"none","queues":0}"#,
+            r#"{"connection":"none","speed":1}"#,
+            r#"{"mtu":1500}"#,
+        ] {
+            assert!(serde_json::from_str::<NetSpec>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn nothing_can_always_be_connected_to() {
+        let port = "web-0".parse().unwrap();
+        let backend = spec("none").connect(Path::new("/no/such"), &port).unwrap();
+        assert!(!backend.link());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "((tap|switch|none|mac|queues|mtu|bps|iops)=?[a0:2,]{0,4}){0,5}") {
+            if let Ok(spec) = text.parse::<NetSpec>() {
+                prop_assert_eq!(spec.to_string().parse::<NetSpec>().unwrap(), spec.clone());
+                let json = serde_json::to_string(&spec).unwrap();
+                prop_assert_eq!(serde_json::from_str::<NetSpec>(&json).unwrap(), spec);
+            }
+        }
+    }
+}
