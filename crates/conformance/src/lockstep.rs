@@ -140,6 +140,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let kept = Arc::new(Mutex::new(vec![]));
     let machine = Machine::new(
         &spec,
+        spec.ram()?,
         Outside {
             attentions: vec![attention.clone()],
             power: power.clone(),
@@ -147,6 +148,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
                 kept: kept.clone(),
                 show: options.show,
             }),
+            devices: vec![],
         },
     )?;
     let states = machine.load(&boot)?;

@@ -87,10 +87,10 @@ pub mod pm;
 pub mod rtc;
 pub mod serial;
 pub mod state;
-mod sync;
+pub mod sync;
 pub mod timer;
 
 pub use bus::{MmioDevice, PortDevice};
 pub use line::{LineSink, MsiSink};
 pub use pm::PowerSink;
-pub use state::{Lifecycle, Migrate, Record, RestoreError};
+pub use state::{Lifecycle, Migrate, Record, RestoreError, Saved};

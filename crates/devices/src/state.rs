@@ -73,10 +73,13 @@ pub trait Lifecycle: Send + Sync {
 }
 
 /// A saved form: plain data, apart from the type the device runs on.
-pub(crate) trait Saved: Serialize + DeserializeOwned {
+pub trait Saved: Serialize + DeserializeOwned {
+    /// The kind of device, [`Record::kind`].
     const KIND: &'static str;
+    /// The version of this encoding.
     const VERSION: u16;
 
+    /// This state as a record.
     fn save(&self) -> Migrate {
         match postcard::to_stdvec(self) {
             Ok(bytes) => Migrate::State(Record {
@@ -88,6 +91,7 @@ pub(crate) trait Saved: Serialize + DeserializeOwned {
         }
     }
 
+    /// The state in a record of this kind and version. Whether its values can be is the device's to check.
     fn open(record: &Record) -> Result<Self, RestoreError> {
         if record.kind != Self::KIND {
             return Err(RestoreError::Kind {
@@ -110,6 +114,7 @@ pub(crate) trait Saved: Serialize + DeserializeOwned {
         }
     }
 
+    /// That a record holds a state no device can be in.
     fn damaged(what: impl Into<String>) -> RestoreError {
         RestoreError::Damaged {
             kind: Self::KIND,

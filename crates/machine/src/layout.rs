@@ -6,13 +6,20 @@
 //! 0x000a_0000  (hole)   where a PC has its VGA window and option ROMs; not told to the guest as RAM
 //! 0x000e_0000  reserved ACPI tables
 //! 0x0010_0000  RAM      … up to the end of RAM or 3 GiB
-//! 0xc000_0000  (hole)   32-bit devices
+//! 0xc000_0000  PCI      32-bit BARs
+//! 0xe000_0000  MMIO     PCI Express configuration space, 1 MiB a bus
+//! 0xf000_0000  (hole)   where a PC has other chips and flash memory
 //! 0xfec0_0000  MMIO     I/O APIC
 //! 0xfee0_0000  MMIO     local APICs
 //! 0x1_0000_0000 RAM     what lies beyond 3 GiB
+//! 0x80_0000_0000 PCI    64-bit BARs, up to the end of the address space
 //! ```
+//!
+//! None of it depends on how much RAM there is.
 
-use donjon_memory::Ram;
+use donjon_memory::{HOLE_END, HOLE_START, Ram};
+use donjon_x86::cpuid::PHYSICAL_BITS;
+use std::ops::Range;
 
 /// End of conventional memory: 640 KiB less 1 KiB of extended BIOS data area.
 pub const CONVENTIONAL_END: u64 = 0x9_fc00;
@@ -29,6 +36,31 @@ pub const IOAPIC_ADDRESS: u64 = 0xfec0_0000;
 /// Default local APIC register page (Intel SDM vol. 3A §11.4.1).
 pub const APIC_ADDRESS: u64 = 0xfee0_0000;
 
+/// Where 32-bit BARs may be.
+pub const PCI_LOW: Range<u64> = HOLE_START..ECAM_ADDRESS;
+/// Where 64-bit BARs may be: the upper half of the physical address space.
+pub const PCI_HIGH: Range<u64> = 1 << (PHYSICAL_BITS - 1)..1 << PHYSICAL_BITS;
+/// Where I/O BARs may be. What is below belongs to ISA devices and the board.
+pub const PCI_PORTS: Range<u64> = 0x1000..0x1_0000;
+/// PCI Express configuration space (MCFG), for [`ECAM_BUSES`] buses.
+pub const ECAM_ADDRESS: u64 = 0xe000_0000;
+/// Buses that could be there; bus 0 is.
+pub const ECAM_BUSES: u64 = 256;
+/// Bytes of configuration space.
+pub const ECAM_LEN: u64 = ECAM_BUSES * donjon_pci::ECAM_BUS_LEN;
+/// The legacy way into configuration space.
+pub const CONFIG_PORT: u16 = 0xcf8;
+/// The PCI hotplug controller.
+pub const HOTPLUG_PORT: u16 = 0x660;
+/// Its general-purpose event.
+pub const HOTPLUG_GPE: u8 = 1;
+/// The I/O APIC pin of the first of the [`donjon_pci::INTX_LINES`] PCI interrupt wires.
+pub const INTX_GSI: u8 = 16;
+/// The ISA interrupts that these wires arrive at in turn, for guests that use the 8259.
+pub const INTX_IRQS: [u8; 2] = [10, 11];
+/// The most RAM there is room for below [`PCI_HIGH`].
+pub const MAX_MEMORY: u64 = PCI_HIGH.start - (HOLE_END - HOLE_START);
+
 /// First port of the ACPI power-management block.
 pub const PM_BASE: u16 = 0x600;
 /// Registers of that block, as offsets (ACPI 6.5 §4.8.3).
@@ -44,7 +76,7 @@ pub mod pm {
     /// Ports in use from the first of the block.
     pub const LEN: u8 = 0x28;
 }
-/// The reset control register of PC chipsets.
+/// The reset control register of PC chipsets, in the middle of [`CONFIG_PORT`]'s.
 pub const RESET_PORT: u16 = 0xcf9;
 /// What a guest writes to [`RESET_PORT`] to reset the machine.
 pub const RESET_VALUE: u8 = 6;
@@ -89,12 +121,14 @@ pub fn memory_map(ram: &Ram) -> Vec<Region> {
         region(0, CONVENTIONAL_END, Ram),
         region(CONVENTIONAL_END, UPPER_START, Reserved),
         region(FIRMWARE_START, EXTENDED_START, Reserved),
+        region(ECAM_ADDRESS, ECAM_ADDRESS + ECAM_LEN, Reserved),
     ];
     map.extend(ram.ranges().iter().filter_map(|r| {
         let start = r.address.max(EXTENDED_START);
         let end = r.address + r.len;
         (start < end).then(|| region(start, end, Ram))
     }));
+    map.sort_by_key(|r| r.address);
     map
 }
 
@@ -117,7 +151,7 @@ mod tests {
             }
             let extended: u64 = map
                 .iter()
-                .filter(|r| r.address >= EXTENDED_START)
+                .filter(|r| r.address >= EXTENDED_START && r.kind == RegionKind::Ram)
                 .map(|r| r.len)
                 .sum();
             assert_eq!(extended, size - EXTENDED_START);

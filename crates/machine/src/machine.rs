@@ -1,14 +1,15 @@
 //! The board: parts, wires and addresses.
 
 use crate::boot::{self, BootError, BootSource};
-use crate::layout::{COM1_BASE, COM1_IRQ, IOAPIC_ADDRESS, PM_BASE, RESET_PORT, SCI_IRQ, pm as register};
+use crate::layout::{self, COM1_BASE, COM1_IRQ, IOAPIC_ADDRESS, PM_BASE, SCI_IRQ, pm as register};
 use crate::{MachineSpec, SpecError, acpi};
 use donjon_devices::bus::{Buses, Overlap};
-use donjon_devices::line::FanOut;
+use donjon_devices::line::{FanOut, SharedLine};
 use donjon_devices::timer::Timers;
 use donjon_devices::{LineSink, PowerSink, i8042, ioapic, lapic, pic, pit, pm, rtc, serial};
 use donjon_engine::{Attention, Clock, PartitionConfig, VcpuConfig};
 use donjon_memory::{MemoryError, Ram};
+use donjon_pci::{Bus, Device, INTX_LINES, PlugError, Windows, Wiring};
 use donjon_x86::CpuState;
 use donjon_x86::cpuid::{CpuModel, PHYSICAL_BITS};
 use std::io::Write;
@@ -29,6 +30,9 @@ pub enum MachineError {
     /// Two devices at one address.
     #[error("the board's devices are in each other's way: {0}")]
     Overlap(#[from] Overlap),
+    /// A PCI device.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
 }
 
 /// What a machine is connected to.
@@ -39,6 +43,8 @@ pub struct Outside {
     pub power: Arc<dyn PowerSink>,
     /// Takes what the guest sends through COM1.
     pub console: Box<dyn Write + Send>,
+    /// The PCI devices that are there at power-on. A reset is a new machine: devices are made anew too.
+    pub devices: Vec<Device>,
 }
 
 /// One machine from power-on to power-off or reset. A reset domain gets a new one: that cannot forget to
@@ -53,21 +59,23 @@ pub struct Machine {
     apics: Vec<Arc<lapic::LocalApic>>,
     attentions: Vec<Arc<Attention>>,
     com1: Arc<serial::Serial>,
+    pci: Arc<Bus>,
 }
 
 impl Machine {
-    /// Builds the board. There must be as many attention words as vCPUs.
-    pub fn new(spec: &MachineSpec, outside: Outside) -> Result<Self, MachineError> {
+    /// Builds the board around `ram`, which comes from [`MachineSpec::ram`] so that devices can be made with it
+    /// first. There must be as many attention words as vCPUs.
+    pub fn new(spec: &MachineSpec, ram: Arc<Ram>, outside: Outside) -> Result<Self, MachineError> {
         spec.validate()?;
         let Outside {
             attentions,
             power,
             console,
+            devices,
         } = outside;
         if attentions.len() != spec.cpus as usize {
             return Err(SpecError::Cpus(attentions.len() as u32).into());
         }
-        let ram = Arc::new(Ram::new(spec.memory)?);
         let clock = Arc::new(Clock::new(Clock::DEFAULT_HZ));
         let timers = Timers::new(clock.clone());
 
@@ -121,10 +129,40 @@ impl Machine {
         buses
             .ports
             .add(port(PM_BASE, register::GPE0), pm::GPE0_LEN, pm.gpe0())?;
+        buses.mmio.add(IOAPIC_ADDRESS, ioapic::LEN, ioapic.clone())?;
+
+        // As firmware leaves it: PCI's interrupts are levels.
+        let levels = layout::INTX_IRQS.iter().fold(0, |bits, irq| bits | 1 << irq);
+        pic.elcr().write(0, 1, levels & 0xff);
+        pic.elcr().write(1, 1, levels >> 8);
+        let wiring = Wiring {
+            msi: bus,
+            intx: intx(&pic, &ioapic),
+            irqs: std::array::from_fn(|n| layout::INTX_IRQS[n % 2]),
+            windows: Windows {
+                ports: layout::PCI_PORTS,
+                low: layout::PCI_LOW,
+                high: layout::PCI_HIGH,
+            },
+            event: Box::new(move || pm.raise_gpe(layout::HOTPLUG_GPE)),
+        };
+        // After everything that is fixed, so that no BAR is in its way.
+        let pci = Bus::new(&buses, wiring, devices)?;
+        let reset = pm::ResetControl::new(power);
+        let config = pci.config_ports(reset);
         buses
             .ports
-            .add(port(RESET_PORT, 0), 1, pm::ResetControl::new(power))?;
-        buses.mmio.add(IOAPIC_ADDRESS, ioapic::LEN, ioapic)?;
+            .add(port(layout::CONFIG_PORT, 0), donjon_pci::CONFIG_LEN, config)?;
+        let hotplug = pci.hotplug_ports();
+        buses.ports.add(
+            port(layout::HOTPLUG_PORT, 0),
+            donjon_pci::hotplug::HOTPLUG_LEN,
+            hotplug,
+        )?;
+        let ecam = pci.ecam();
+        buses
+            .mmio
+            .add(layout::ECAM_ADDRESS, donjon_pci::ECAM_BUS_LEN, ecam)?;
         Ok(Self {
             _timers: timers,
             ram,
@@ -134,6 +172,7 @@ impl Machine {
             apics,
             attentions,
             com1,
+            pci,
         })
     }
 
@@ -166,8 +205,22 @@ impl Machine {
         &self.ram
     }
 
+    /// The PCI bus, to plug devices in and out.
+    pub fn pci(&self) -> &Arc<Bus> {
+        &self.pci
+    }
+
     /// The serial port the console is on.
     pub fn com1(&self) -> &Arc<serial::Serial> {
         &self.com1
     }
+}
+
+/// The PCI interrupt wires: each to a pin of the I/O APIC, and in turn to two of the 8259's.
+fn intx(pic: &Arc<pic::Pic>, ioapic: &Arc<ioapic::IoApic>) -> [Arc<SharedLine>; INTX_LINES] {
+    let irqs = layout::INTX_IRQS.map(|irq| SharedLine::new(pic.irq(irq)));
+    std::array::from_fn(|n| {
+        let pin = ioapic.pin(layout::INTX_GSI + n as u8);
+        SharedLine::new(FanOut::pair(pin, irqs[n % 2].input()))
+    })
 }

@@ -1,5 +1,8 @@
 //! What a machine is made of.
 
+use crate::MachineError;
+use crate::layout::MAX_MEMORY;
+use donjon_memory::Ram;
 use donjon_x86::cpuid::CpuModel;
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ pub const MIN_MEMORY: u64 = 16 << 20;
 pub struct MachineSpec {
     /// vCPUs, 1 to [`MAX_CPUS`].
     pub cpus: u32,
-    /// Bytes of RAM, whole pages, at least [`MIN_MEMORY`].
+    /// Bytes of RAM, whole pages, [`MIN_MEMORY`] to [`MAX_MEMORY`].
     pub memory: u64,
     /// The CPU the guest sees.
     pub model: Arc<CpuModel>,
@@ -25,10 +28,16 @@ impl MachineSpec {
         if !(1..=MAX_CPUS).contains(&self.cpus) {
             return Err(SpecError::Cpus(self.cpus));
         }
-        if self.memory < MIN_MEMORY || !self.memory.is_multiple_of(4096) {
+        if !(MIN_MEMORY..=MAX_MEMORY).contains(&self.memory) || !self.memory.is_multiple_of(4096) {
             return Err(SpecError::Memory(self.memory));
         }
         Ok(())
+    }
+
+    /// RAM for one machine, which its devices can be made with.
+    pub fn ram(&self) -> Result<Arc<Ram>, MachineError> {
+        self.validate()?;
+        Ok(Arc::new(Ram::new(self.memory)?))
     }
 }
 
@@ -38,7 +47,7 @@ pub enum SpecError {
     /// Too few or too many.
     #[error("a domain has 1 to {MAX_CPUS} vCPUs, not {0}")]
     Cpus(u32),
-    /// Too little, or no whole number of pages.
-    #[error("a domain has at least {min} bytes of memory, in whole 4 KiB pages, not {0}", min = MIN_MEMORY)]
+    /// Too little, too much, or no whole number of pages.
+    #[error("a domain has {MIN_MEMORY} to {MAX_MEMORY} bytes of memory, in whole 4 KiB pages, not {0}")]
     Memory(u64),
 }

@@ -4,6 +4,7 @@ use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout::{PM_BASE, RESET_PORT, RESET_VALUE, SCI_IRQ, pm};
 use acpi_tables::fadt::{FADT, FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use donjon_devices::pm::GPE0_LEN;
 
 /// IA-PC boot architecture flags (ACPI 6.5 table 5.11).
 const LEGACY_DEVICES: u16 = 1 << 0;
@@ -37,6 +38,9 @@ pub fn table(facs: u64, dsdt: u64) -> FADT {
     t.pm1a_cnt_blk = u32::from(port(pm::CONTROL)).into();
     t.pm_tmr_blk = u32::from(port(pm::TIMER)).into();
     (t.pm1_evt_len, t.pm1_cnt_len, t.pm_tmr_len) = (4, 2, 4);
+    t.gpe0_blk = u32::from(port(pm::GPE0)).into();
+    t.gpe0_blk_len = GPE0_LEN as u8;
+    t.x_gpe0_blk = io(port(pm::GPE0), 32, AccessSize::ByteAccess);
     t.x_pm1a_evt_blk = io(port(pm::EVENT), 32, AccessSize::WordAccess);
     t.x_pm1a_cnt_blk = io(port(pm::CONTROL), 16, AccessSize::WordAccess);
     t.x_pm_tmr_blk = io(port(pm::TIMER), 32, AccessSize::DwordAccess);

@@ -6,9 +6,10 @@
 mod dsdt;
 mod fadt;
 mod madt;
+mod pci;
 
-use crate::layout::{EXTENDED_START, FIRMWARE_START};
-use acpi_tables::{Aml, facs::FACS, rsdp::Rsdp, xsdt::XSDT};
+use crate::layout::{ECAM_ADDRESS, ECAM_BUSES, EXTENDED_START, FIRMWARE_START};
+use acpi_tables::{Aml, facs::FACS, mcfg::MCFG, rsdp::Rsdp, xsdt::XSDT};
 use donjon_memory::{MemoryError, Ram};
 
 /// The maker and the machine, as every table names them.
@@ -28,9 +29,13 @@ pub fn write(ram: &Ram, cpus: u32) -> Result<u64, MemoryError> {
     let dsdt = place.put_bytes(&dsdt::table(cpus), 16)?;
     let fadt = place.put(&fadt::table(facs, dsdt), 16)?;
     let madt = place.put_bytes(&madt::table(cpus), 16)?;
+    let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    mcfg.add_ecam(ECAM_ADDRESS, 0, 0, (ECAM_BUSES - 1) as u8);
+    let mcfg = place.put(&mcfg, 16)?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    xsdt.add_entry(mcfg);
     let xsdt = place.put(&xsdt, 16)?;
     let mut root = vec![];
     Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut root);
@@ -101,7 +106,7 @@ mod tests {
                 .collect();
             assert_eq!(
                 tables.iter().map(|t| &t[..4]).collect::<Vec<_>>(),
-                [b"FACP", b"APIC"]
+                [b"FACP", b"APIC", b"MCFG"]
             );
             assert!(tables.iter().all(|t| sum(t) == 0));
             let fadt = &tables[0];

@@ -53,7 +53,7 @@ fn a_bzimage_is_entered_in_long_mode_with_its_boot_parameters() {
     assert_eq!(initrd, (16 << 20) - 4096);
     assert_eq!(bytes::u32_at(&page, 0x21c), 16);
     assert_eq!(bytes(&ram, initrd, 6), b"070701");
-    assert_eq!(page[0x1e8], 4);
+    assert_eq!(page[0x1e8], 5);
     let last = 0x2d0 + 3 * 20;
     assert_eq!(bytes::u64_at(&page, last), 1 << 20);
     assert_eq!(bytes::u64_at(&page, last + 8), 15 << 20);
@@ -79,8 +79,8 @@ fn an_elf_is_entered_in_protected_mode_with_its_start_information() {
     assert_eq!(bytes(&ram, bytes::u64_at(&info, 24), 14), b"console=ttyS0\0");
     assert_eq!(bytes::u64_at(&info, 32), RSDP);
     let map = bytes::u64_at(&info, 40);
-    assert_eq!(bytes::u32_at(&info, 48), 4);
-    assert!(map > START_INFO && map + 4 * 24 < ZERO_PAGE);
+    assert_eq!(bytes::u32_at(&info, 48), 5);
+    assert!(map > START_INFO && map + 5 * 24 < ZERO_PAGE);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn what_is_inside_is_entered_by_pvh_with_all_it_needs() {
         assert_eq!(bytes(&ram, bytes::u64_at(&module, 0), 6), b"070701");
         assert_eq!(bytes(&ram, bytes::u64_at(&info, 24), 14), b"console=ttyS0\0");
         assert_eq!(bytes::u64_at(&info, 32), RSDP);
-        assert_eq!(bytes::u32_at(&info, 48), 4);
+        assert_eq!(bytes::u32_at(&info, 48), 5);
     }
 }
 
