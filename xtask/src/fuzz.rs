@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every target. The name is that of its file in fuzz/src.
-const TARGETS: [&str; 2] = ["boot", "cpu"];
+const TARGETS: [&str; 4] = ["boot", "cpu", "net", "qcow2"];
 
 /// What `cargo fuzz` passes too, less the sanitizer.
 const COVERAGE: &str = "--cfg fuzzing \
@@ -155,8 +155,74 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 })
             })
             .collect(),
+        // What the receiver takes comes first: nothing, the checksum, everything.
+        "net" => [0u8, 1, 0xff]
+            .into_iter()
+            .flat_map(|accepted| {
+                // TCP over IPv4 and UDP over IPv6, to be cut up into segments of 2 and 3 bytes.
+                let packets: [(&str, &[u8]); 2] = [
+                    (
+                        "tcp4",
+                        b"\x01\x01\x36\0\x02\0\x22\0\x10\0\0\0\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0\
+                          \x45\0\0\x2f\0\0\0\0\x40\x06\0\0\x0a\0\0\x01\x0a\0\0\x02\
+                          \0\x50\x04\0\0\0\0\x01\0\0\0\x01\x50\x19\x01\0\0\0\0\0payload",
+                    ),
+                    (
+                        "udp6",
+                        b"\x01\x05\x3e\0\x03\0\x36\0\x06\0\0\0\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x86\xdd\
+                          \x60\0\0\0\0\x0f\x11\x40\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\
+                          \xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0\x35\x04\0\0\x0f\0\0payload",
+                    ),
+                ];
+                packets.map(|(name, packet)| (format!("{name}-{accepted}"), [&[accepted], packet].concat()))
+            })
+            .collect(),
+        // The steps come first: how many bytes of them, then three for each.
+        "qcow2" => [2u8, 3]
+            .into_iter()
+            .flat_map(|version| {
+                let image = qcow2(version);
+                let steps: [(&str, &[u8]); 3] = [
+                    ("read", b"\x06\0\0\xff\0\x40\xff"),
+                    ("write", b"\x09\x01\0\x20\x05\0\0\0\0\xff"),
+                    ("discard", b"\x0c\x02\0\xff\x05\0\0\x01\x10\xff\x03\x20\x80"),
+                ];
+                steps.map(|(name, steps)| (format!("{name}-{version}"), [steps, &image].concat()))
+            })
+            .collect(),
         _ => vec![],
     }
+}
+
+/// A disk of 64 KiB with two clusters of 512 bytes in use and one that is zeroes.
+fn qcow2(version: u8) -> Vec<u8> {
+    let mut image = vec![0; 7 * 512];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"QFI\xfb\0\0\0");
+    put(7, &[version]);
+    let numbers: [(usize, u64); 6] = [
+        (16, 9),
+        (24, 65536),
+        (32, 2),
+        (40, 1536),
+        (48, 512),
+        (56, 1 << 32),
+    ];
+    for (at, number) in numbers {
+        put(at, &number.to_be_bytes());
+    }
+    if version == 3 {
+        put(96, b"\0\0\0\x04\0\0\0\x68");
+    }
+    // Refcount table, refcount block, L1 table, L2 table, data.
+    put(512, &1024u64.to_be_bytes());
+    put(1024, &[0, 1].repeat(7));
+    put(1536, &(1 << 63 | 2048u64).to_be_bytes());
+    put(2048, &(1 << 63 | 2560u64).to_be_bytes());
+    put(2056, &(1 << 63 | 3072u64).to_be_bytes());
+    put(2064, &u64::from(version == 3).to_be_bytes());
+    put(2560, &[0x55; 1024]);
+    image
 }
 
 fn build(target: &str) -> Result<()> {

@@ -10,13 +10,14 @@ type Program = (&'static str, &'static str);
 const GCC: Program = ("gcc", "gcc");
 
 /// Fuzz targets (libFuzzer is C++) and the guest's test program are built, the built-in image is downloaded,
-/// terminals and other users are played.
-const PROGRAMS: [Program; 5] = [
+/// terminals and other users are played, disk images are compared with QEMU's.
+const PROGRAMS: [Program; 6] = [
     GCC,
     ("g++", "g++"),
     ("apt-get", "apt"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
+    ("qemu-img", "qemu-utils"),
 ];
 /// The C library's archive, for static guest programs.
 const LIBC: (&str, &str) = ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev");

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a domain may take to answer.
+/// How long a domain may take to listen.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no answer.
@@ -18,7 +18,7 @@ pub enum AskError {
     #[error("the domain has ended")]
     Gone,
     /// It says no.
-    #[error("the domain refuses: {0}")]
+    #[error("{}", .0.message)]
     Refused(Refusal),
     /// The answer is none that this version understands.
     #[error("the domain's answer makes no sense ({0}); it may run under another version of donjon")]
@@ -43,15 +43,15 @@ impl From<io::Error> for AskError {
 }
 
 /// Asks the domain that listens on `socket`.
-pub fn ask<T: DeserializeOwned>(socket: &Path, command: Command) -> Result<T, AskError> {
+pub fn ask<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, AskError> {
     let nonsense = |e: serde_json::Error| AskError::Nonsense(e.to_string());
     let mut lines = Lines::new(UnixStream::connect(socket)?, MAX_REPLY);
     let request = Request {
         version: VERSION,
-        command: command.name().into(),
+        command: command.clone(),
     };
     lines.send(serde_json::to_vec(&request).map_err(nonsense)?, PATIENCE)?;
-    let line = lines.next(PATIENCE)?.ok_or(AskError::Gone)?;
+    let line = lines.next(command.patience())?.ok_or(AskError::Gone)?;
     let reply: Reply<T> = serde_json::from_slice(&line).map_err(nonsense)?;
     match (reply.error, reply.result) {
         (Some(refusal), _) => Err(AskError::Refused(refusal)),

@@ -109,6 +109,11 @@ impl RunDirectory {
         self.root.join(name.as_str()).join(SOCKET)
     }
 
+    /// Where the switches of this user's domains are. No domain can be called that.
+    pub fn switches(&self) -> PathBuf {
+        self.root.join(".switches")
+    }
+
     /// Takes a name for this process.
     pub fn claim(&self, name: &Name) -> Result<Claim, RunError> {
         private(&self.root)?;

@@ -7,6 +7,8 @@
 
 use donjon_engine::Statistics;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Duration;
 
 /// The version spoken here.
 pub const VERSION: u32 = 1;
@@ -15,26 +17,103 @@ pub const MAX_REQUEST: usize = 4096;
 /// Bytes of a reply at most: 64 vCPUs take a twentieth of it.
 pub const MAX_REPLY: usize = 1 << 20;
 
-/// What can be asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What can be asked. Parameters are fields beside `command`, such as in
+/// `{"version":1,"command":"device-add","kind":"disk","options":"/data.qcow2"}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
     /// What the domain is: [`Info`].
     Info,
     /// What it does: [`Stats`].
     Stats,
+    /// Its devices: a list of [`DeviceInfo`].
+    Devices,
+    /// Plug one in: the [`DeviceInfo`] it got.
+    DeviceAdd {
+        /// Of what kind.
+        kind: DeviceKind,
+        /// Its options, as on the command line; paths are absolute.
+        options: String,
+    },
+    /// Have the guest let go of one, and remove it: nothing.
+    DeviceRemove {
+        /// Its name.
+        name: String,
+        /// If the guest does not let go, pull it out.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Change one: the [`DeviceInfo`] it has then.
+    DeviceSet {
+        /// Its name.
+        name: String,
+        /// How.
+        #[serde(flatten)]
+        change: DeviceChange,
+    },
+}
+
+/// What kinds of devices can be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// A disk.
+    Disk,
+    /// A network interface.
+    Net,
+}
+
+/// What can be changed in a device while the guest runs. What is not there stays as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceChange {
+    /// What it may do, as on the command line; empty for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// Whether its cable is plugged in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<bool>,
+    /// Bytes it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+}
+
+/// A device of a domain.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// `disk`, `net`, or what else it is.
+    pub kind: String,
+    /// Its slot on PCI bus 0.
+    pub slot: u8,
+    /// Its options, as on the command line.
+    pub options: String,
 }
 
 impl Command {
-    const ALL: [Self; 2] = [Self::Info, Self::Stats];
+    const NAMES: [&'static str; 6] = [
+        "info",
+        "stats",
+        "devices",
+        "device-add",
+        "device-remove",
+        "device-set",
+    ];
 
-    /// The word for it.
-    pub fn name(self) -> &'static str {
+    /// How long an answer may take.
+    pub fn patience(&self) -> Duration {
         match self {
-            Self::Info => "info",
-            Self::Stats => "stats",
+            // Guests finish what they do with a device first.
+            Self::DeviceRemove { .. } => REMOVAL + Duration::from_secs(5),
+            _ => Duration::from_secs(5),
         }
     }
 }
+
+/// How long a guest has to let go of a device.
+pub const REMOVAL: Duration = Duration::from_secs(10);
 
 /// What a domain is.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -89,11 +168,11 @@ impl VcpuReport {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Request<'a> {
+#[derive(Serialize)]
+pub(crate) struct Request {
     pub version: u32,
-    #[serde(default)]
-    pub command: std::borrow::Cow<'a, str>,
+    #[serde(flatten)]
+    pub command: Command,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,7 +195,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+    /// With a code that programs know and a message for people.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
             message: message.into(),
@@ -126,18 +206,27 @@ impl Refusal {
 
 /// The command in a line, or why there is none.
 pub(crate) fn parse(line: &[u8]) -> Result<Command, Refusal> {
-    let request: Request<'_> = serde_json::from_slice(line).map_err(|e| {
-        Refusal::new(
-            "bad-request",
-            format!("not a request such as {{\"version\":1,\"command\":\"stats\"}}: {e}"),
-        )
-    })?;
-    if request.version != VERSION {
-        let message = format!("this donjon speaks version {VERSION}, not {}", request.version);
+    let bad = |e: serde_json::Error| {
+        let message = format!("not a request such as {{\"version\":1,\"command\":\"stats\"}}: {e}");
+        Refusal::new("bad-request", message)
+    };
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+        #[serde(default)]
+        command: String,
+    }
+    let request: Value = serde_json::from_slice(line).map_err(bad)?;
+    let head = Head::deserialize(&request).map_err(bad)?;
+    if head.version != VERSION {
+        let message = format!("this donjon speaks version {VERSION}, not {}", head.version);
         return Err(Refusal::new("unknown-version", message));
     }
-    let found = Command::ALL.into_iter().find(|c| c.name() == request.command);
-    found.ok_or_else(|| Refusal::new("unknown-command", "this donjon knows the commands info and stats"))
+    if !Command::NAMES.contains(&&*head.command) {
+        let message = format!("this donjon knows the commands {}", Command::NAMES.join(", "));
+        return Err(Refusal::new("unknown-command", message));
+    }
+    Command::deserialize(request).map_err(bad)
 }
 
 #[cfg(test)]
@@ -155,7 +244,18 @@ mod tests {
         assert_eq!(code(br#"{"version":2,"command":"stats"}"#), "unknown-version");
         assert_eq!(code(br#"{"version":1,"command":"explode"}"#), "unknown-command");
         assert_eq!(code(br#"{"version":1}"#), "unknown-command");
+        assert_eq!(
+            parse(br#"{"version":1,"command":"device-set","name":"a","link":false}"#),
+            Ok(Command::DeviceSet {
+                name: "a".into(),
+                change: DeviceChange {
+                    link: Some(false),
+                    ..DeviceChange::default()
+                }
+            })
+        );
         for bad in [
+            br#"{"version":1,"command":"device-add","kind":"disk"}"#,
             &b""[..],
             b"{",
             b"[]",
@@ -167,6 +267,39 @@ mod tests {
             assert_eq!(code(bad), "bad-request");
         }
         assert_eq!(code("[".repeat(4000).as_bytes()), "bad-request");
+    }
+
+    #[test]
+    fn every_command_is_known_by_its_name() {
+        let name = String::from("a");
+        let all = [
+            Command::Info,
+            Command::Stats,
+            Command::Devices,
+            Command::DeviceAdd {
+                kind: DeviceKind::Net,
+                options: "none".into(),
+            },
+            Command::DeviceRemove {
+                name: name.clone(),
+                force: true,
+            },
+            Command::DeviceSet {
+                name,
+                change: DeviceChange {
+                    size: Some(7),
+                    ..DeviceChange::default()
+                },
+            },
+        ];
+        assert_eq!(all.len(), Command::NAMES.len());
+        for command in all {
+            let request = Request {
+                version: VERSION,
+                command: command.clone(),
+            };
+            assert_eq!(parse(&serde_json::to_vec(&request).unwrap()), Ok(command));
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use crate::directory::Claim;
 use crate::line::Lines;
-use crate::protocol::{self, Command, Info, MAX_REQUEST, Refusal, Reply, Stats, VERSION};
+use crate::protocol::{
+    self, Command, DeviceChange, DeviceInfo, DeviceKind, Info, MAX_REQUEST, Refusal, Reply, Stats, VERSION,
+};
 use rustix::net::{Shutdown, shutdown};
 use serde::Serialize;
 use std::io::{self, ErrorKind};
@@ -23,6 +25,14 @@ pub trait Answers: Send + Sync {
     fn info(&self) -> Info;
     /// For [`Command::Stats`].
     fn stats(&self) -> Stats;
+    /// For [`Command::Devices`].
+    fn devices(&self) -> Vec<DeviceInfo>;
+    /// For [`Command::DeviceAdd`].
+    fn add_device(&self, kind: DeviceKind, options: &str) -> Result<DeviceInfo, Refusal>;
+    /// For [`Command::DeviceRemove`].
+    fn remove_device(&self, name: &str, force: bool) -> Result<(), Refusal>;
+    /// For [`Command::DeviceSet`].
+    fn set_device(&self, name: &str, change: &DeviceChange) -> Result<DeviceInfo, Refusal>;
 }
 
 /// Answers on a domain's socket until it is dropped.
@@ -111,14 +121,29 @@ fn serve(stream: UnixStream, answers: &dyn Answers) -> io::Result<()> {
             Err(e) => return Err(e),
         };
         match protocol::parse(&line) {
-            Ok(Command::Info) => answer(&mut lines, answers.info())?,
-            Ok(Command::Stats) => answer(&mut lines, answers.stats())?,
+            Ok(Command::Info) => answer(&mut lines, Ok(answers.info()))?,
+            Ok(Command::Stats) => answer(&mut lines, Ok(answers.stats()))?,
+            Ok(Command::Devices) => answer(&mut lines, Ok(answers.devices()))?,
+            Ok(Command::DeviceAdd { kind, options }) => {
+                answer(&mut lines, answers.add_device(kind, &options))?;
+            }
+            Ok(Command::DeviceRemove { name, force }) => {
+                // An answer has a result.
+                answer(&mut lines, answers.remove_device(&name, force).map(|()| true))?;
+            }
+            Ok(Command::DeviceSet { name, change }) => {
+                answer(&mut lines, answers.set_device(&name, &change))?;
+            }
             Err(refusal) => refuse(&mut lines, refusal)?,
         }
     }
 }
 
-fn answer(lines: &mut Lines, result: impl Serialize) -> io::Result<()> {
+fn answer<T: Serialize>(lines: &mut Lines, result: Result<T, Refusal>) -> io::Result<()> {
+    let result = match result {
+        Ok(result) => result,
+        Err(refusal) => return refuse(lines, refusal),
+    };
     let reply = Reply {
         version: VERSION,
         result: Some(result),

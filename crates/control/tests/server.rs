@@ -1,6 +1,9 @@
 //! Both sides of a socket, and callers that are not what they should be.
 
-use donjon_control::{Answers, AskError, Command, Info, RunDirectory, Server, Stats, VcpuReport, ask};
+use donjon_control::{
+    Answers, AskError, Command, DeviceChange, DeviceInfo, DeviceKind, Info, Refusal, RunDirectory, Server, Stats,
+    VcpuReport, ask,
+};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -30,6 +33,35 @@ impl Answers for Fixed {
             total: busy,
         }
     }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        vec![DeviceInfo {
+            name: "disk0".into(),
+            ..DeviceInfo::default()
+        }]
+    }
+
+    fn add_device(&self, kind: DeviceKind, options: &str) -> Result<DeviceInfo, Refusal> {
+        Ok(DeviceInfo {
+            name: format!("{kind:?} {options}"),
+            ..DeviceInfo::default()
+        })
+    }
+
+    fn remove_device(&self, name: &str, force: bool) -> Result<(), Refusal> {
+        match force {
+            true => Ok(()),
+            false => Err(Refusal::new("failed", format!("{name} is in use"))),
+        }
+    }
+
+    fn set_device(&self, name: &str, change: &DeviceChange) -> Result<DeviceInfo, Refusal> {
+        Ok(DeviceInfo {
+            name: name.into(),
+            options: format!("{:?}", change.link),
+            ..DeviceInfo::default()
+        })
+    }
 }
 
 fn server(directory: &Path) -> (Server, RunDirectory, PathBuf) {
@@ -52,13 +84,41 @@ fn raw(socket: &Path, bytes: &[u8]) -> String {
 }
 
 #[test]
+fn devices_are_asked_for_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, _, socket) = server(directory.path());
+    let all: Vec<DeviceInfo> = ask(&socket, &Command::Devices).unwrap();
+    assert_eq!(all, Fixed.devices());
+    let add = Command::DeviceAdd {
+        kind: DeviceKind::Disk,
+        options: "/a,ro".into(),
+    };
+    assert_eq!(ask::<DeviceInfo>(&socket, &add).unwrap().name, "Disk /a,ro");
+    let remove = |force| Command::DeviceRemove {
+        name: "disk0".into(),
+        force,
+    };
+    assert!(ask::<bool>(&socket, &remove(true)).unwrap());
+    let refused = ask::<bool>(&socket, &remove(false)).unwrap_err().to_string();
+    assert_eq!(refused, "disk0 is in use");
+    let set = Command::DeviceSet {
+        name: "net0".into(),
+        change: DeviceChange {
+            link: Some(false),
+            ..DeviceChange::default()
+        },
+    };
+    assert_eq!(ask::<DeviceInfo>(&socket, &set).unwrap().options, "Some(false)");
+}
+
+#[test]
 fn questions_are_answered_until_the_domain_ends() {
     let directory = tempfile::tempdir().unwrap();
     let (server, run, socket) = server(directory.path());
-    assert_eq!(ask::<Info>(&socket, Command::Info).unwrap(), Fixed.info());
-    assert_eq!(ask::<Stats>(&socket, Command::Stats).unwrap(), Fixed.stats());
+    assert_eq!(ask::<Info>(&socket, &Command::Info).unwrap(), Fixed.info());
+    assert_eq!(ask::<Stats>(&socket, &Command::Stats).unwrap(), Fixed.stats());
     drop(server);
-    assert!(matches!(ask::<Info>(&socket, Command::Info), Err(AskError::Gone)));
+    assert!(matches!(ask::<Info>(&socket, &Command::Info), Err(AskError::Gone)));
     assert!(run.running().unwrap().is_empty());
 }
 
@@ -93,7 +153,7 @@ fn too_long_a_line_ends_the_connection() {
         answer.contains("too-long") && answer.lines().count() == 1,
         "{answer}"
     );
-    ask::<Info>(&socket, Command::Info).unwrap();
+    ask::<Info>(&socket, &Command::Info).unwrap();
 }
 
 #[test]
@@ -115,7 +175,7 @@ fn half_a_line_and_bytes_at_random_do_no_harm() {
             assert!(line.contains("bad-request"), "{line}");
         }
     }
-    ask::<Info>(&socket, Command::Info).unwrap();
+    ask::<Info>(&socket, &Command::Info).unwrap();
 }
 
 #[test]
@@ -135,5 +195,5 @@ fn those_who_hold_connections_open_keep_nobody_out_for_long() {
         stream.read_to_end(&mut all).unwrap();
         assert!(all.is_empty());
     }
-    ask::<Info>(&socket, Command::Info).unwrap();
+    ask::<Info>(&socket, &Command::Info).unwrap();
 }

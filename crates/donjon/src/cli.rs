@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::disk::DiskCommand;
 use crate::size::{self, Size};
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
@@ -7,6 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use donjon_control::Name;
 use donjon_host::engines::EngineChoice;
 use donjon_machine::MAX_CPUS;
+use donjon_net::NetSpec;
+use donjon_vmm::devices::DiskSpec;
 use donjon_x86::cpuid::CpuModel;
 use std::path::PathBuf;
 
@@ -53,6 +56,12 @@ pub enum Command {
     Stats(StatsArgs),
     /// List running domains.
     Ps,
+    /// Make, examine, convert and repair disk images.
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Add devices to a running domain, remove, list and change them.
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Say which CPU engine runs domains on this host, why, and how to get a faster one.
     Doctor,
 }
@@ -116,10 +125,93 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub name: Option<Name>,
 
+    /// A disk, on an image that `donjon disk create` or others made:
+    /// FILE[,format=raw|qcow2][,bus=virtio|nvme][,ro][,serial=S][,name=NAME][,queues=N][,bps=100M][,iops=1000].
+    /// May be given several times.
+    #[arg(long = "disk", value_name = "FILE,…")]
+    pub disks: Vec<DiskSpec>,
+
+    /// A network interface: tap=IF for the host's interface IF, switch=NAME for other domains, or none, and behind
+    /// that [,mac=52:54:00:00:00:01][,mtu=N][,queues=N][,bps=100M][,iops=1000]. May be given several times.
+    #[arg(long = "net", value_name = "tap=IF|switch=NAME|none,…")]
+    pub nets: Vec<NetSpec>,
+
     /// Name translated code for perf, in /tmp/perf-PID.map: `perf record -p PID`, then `perf report` shows guest
     /// code as guest:MODE:ADDRESS.
     #[arg(long)]
     pub trace: bool,
+}
+
+#[derive(Subcommand)]
+pub enum DeviceCommand {
+    /// Plug a device into a running domain.
+    Add(DeviceAddArgs),
+    /// Have the guest let go of a device, and remove it.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// The domain's name, or enough of its beginning.
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// The device's name: see `donjon device ls`.
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        /// If the guest does not let go within ten seconds, pull it out.
+        #[arg(long)]
+        force: bool,
+    },
+    /// List a domain's devices.
+    #[command(visible_alias = "list")]
+    Ls {
+        /// The domain's name, or enough of its beginning; may be left out if only one runs.
+        #[arg(value_name = "DOMAIN")]
+        domain: Option<String>,
+        /// As a table, or as JSON on one line.
+        #[arg(long, value_name = "FORMAT", default_value = "table")]
+        format: Format,
+    },
+    /// Change a device while the guest runs.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        /// The domain's name, or enough of its beginning.
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// The device's name: see `donjon device ls`.
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        /// What it may do, such as bps=100M,iops=1000,iops-burst=2000 (bytes and operations a second, and how many
+        /// at once); of a network interface in each direction. Empty for no limit.
+        #[arg(long, value_name = "LIMIT", group = "change", value_parser = limit)]
+        limit: Option<String>,
+        /// Plug a network interface's cable in, or pull it.
+        #[arg(long, value_name = "STATE", group = "change")]
+        link: Option<Link>,
+        /// Grow a disk.
+        #[arg(long, value_name = "SIZE", group = "change", value_parser = size::parse)]
+        size: Option<Size>,
+    },
+}
+
+#[derive(Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("device").required(true))]
+pub struct DeviceAddArgs {
+    /// The domain's name, or enough of its beginning.
+    #[arg(value_name = "DOMAIN")]
+    pub domain: String,
+
+    /// A disk, as for `donjon run`.
+    #[arg(long, value_name = "FILE,…", group = "device")]
+    pub disk: Option<DiskSpec>,
+
+    /// A network interface, as for `donjon run`.
+    #[arg(long, value_name = "tap=IF|switch=NAME|none,…", group = "device")]
+    pub net: Option<NetSpec>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Link {
+    Up,
+    Down,
 }
 
 #[derive(Args)]
@@ -161,6 +253,10 @@ fn image(name: &str) -> Result<String, String> {
         "tiny" => Ok(name.into()),
         _ => Err("there is no such image; there is: tiny. To boot a file: donjon run --kernel FILE".into()),
     }
+}
+
+fn limit(text: &str) -> Result<String, donjon_limit::LimitError> {
+    text.parse::<donjon_limit::Limit>().map(|_| text.to_owned())
 }
 
 fn cpus(text: &str) -> Result<u32, String> {

@@ -1,8 +1,12 @@
 //! The name of a domain that this process runs, and what it answers under that.
 
+use crate::devices::Board;
 use crate::figures;
 use anyhow::Result;
-use donjon_control::{Answers, Claim, Info, Name, RunDirectory, RunError, Server, Stats};
+use donjon_control::{
+    Answers, Claim, DeviceChange, DeviceInfo, DeviceKind, Info, Name, Refusal, RunDirectory, RunError, Server,
+    Stats,
+};
 use donjon_host::cache::Cache;
 use donjon_vmm::{Meter, VcpuStats};
 use std::sync::Arc;
@@ -17,6 +21,7 @@ pub fn run_directory() -> Result<RunDirectory, RunError> {
 struct Domain {
     info: Info,
     meter: Arc<Meter>,
+    board: Arc<Board>,
 }
 
 impl Answers for Domain {
@@ -35,17 +40,40 @@ impl Answers for Domain {
             vcpus: vcpus.iter().map(figures::report).collect(),
         }
     }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        self.board.list()
+    }
+
+    fn add_device(&self, kind: DeviceKind, options: &str) -> Result<DeviceInfo, Refusal> {
+        self.board.plug(kind, options)
+    }
+
+    fn remove_device(&self, name: &str, force: bool) -> Result<(), Refusal> {
+        self.board.unplug(name, force)
+    }
+
+    fn set_device(&self, name: &str, change: &DeviceChange) -> Result<DeviceInfo, Refusal> {
+        self.board.change(name, change)
+    }
 }
 
 /// Answers for the domain until the server is dropped. A name that the user chose must be had; without one,
 /// `usual` or one like it will do, and a host without a place for sockets is none of the guest's concern.
-pub fn serve(wanted: Option<&Name>, usual: &str, info: Info, meter: &Arc<Meter>) -> Result<Option<Server>> {
+pub fn serve(
+    wanted: Option<&Name>,
+    usual: &str,
+    info: Info,
+    meter: &Arc<Meter>,
+    board: &Arc<Board>,
+) -> Result<Option<Server>> {
     let start = |claim: Claim| -> Result<Server> {
         let name = claim.name().to_string();
         tracing::info!(name, "the domain's name");
         let domain = Domain {
             info: Info { name, ..info.clone() },
             meter: meter.clone(),
+            board: board.clone(),
         };
         Ok(Server::start(claim, Arc::new(domain))?)
     };

@@ -4,6 +4,9 @@
 
 mod cli;
 mod control;
+mod device;
+mod devices;
+mod disk;
 mod doctor;
 mod failure;
 mod figures;
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Stats(args) => stats::stats(&args),
         Command::Ps => stats::ps(),
+        Command::Disk(command) => disk::disk(&command),
+        Command::Device(command) => device::device(&command),
         Command::Doctor => doctor::doctor(),
     };
     match done {

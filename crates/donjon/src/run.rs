@@ -1,6 +1,7 @@
 //! `donjon run`.
 
 use crate::cli::{self, RunArgs, exit};
+use crate::devices::Board;
 use crate::failure::Failure;
 use crate::{control, figures, host_memory};
 use anyhow::{Context, anyhow};
@@ -28,6 +29,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     };
     // The files first: they fail faster than anything else.
     let boot = boot_source(args)?;
+    let board = Arc::new(board(args)?);
     let trace = args.trace.then(PerfMap::of_this_process).transpose()?;
     let trace = trace.map(Arc::new);
     let selected = engines::select(&Wanted {
@@ -45,6 +47,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         machine,
         boot,
         no_reboot: args.no_reboot,
+        devices: board.devices.clone(),
     };
     let console = ConsoleConfig::stdio().context("cannot use standard input and output")?;
     let meter = Arc::new(Meter::new(args.cpus));
@@ -53,6 +56,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         &usual_name(args),
         info(args, &selected),
         &meter,
+        &board,
     )?;
     let report = donjon_vmm::run(&spec, &*selected.engine, console, &meter).map_err(start_failure)?;
     // A domain that has ended has no name.
@@ -87,6 +91,19 @@ fn info(args: &RunArgs, selected: &Selected) -> Info {
         memory: args.memory,
         ..Info::default()
     }
+}
+
+/// The devices that the command line asks for.
+fn board(args: &RunArgs) -> Result<Board, Failure> {
+    let switches = control::run_directory().ok().map(|d| d.switches());
+    let board = Board::new(args.cpus, switches)?;
+    for disk in &args.disks {
+        board.add_disk(disk)?;
+    }
+    for net in &args.nets {
+        board.add_net(net)?;
+    }
+    Ok(board)
 }
 
 fn check_memory(wanted: u64) -> Result<(), Failure> {

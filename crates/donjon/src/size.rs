@@ -36,7 +36,7 @@ pub fn arena(text: &str) -> Result<Size, String> {
 }
 
 /// `1024K`, `512M`, `2G`, `1T` (powers of 1024, `MiB` and lower case too), or bytes.
-fn parse(text: &str) -> Result<u64, String> {
+pub fn parse(text: &str) -> Result<u64, String> {
     let wrong = || "not a size; write 512M, 2G, 524288K or a number of bytes".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

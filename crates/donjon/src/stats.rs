@@ -18,7 +18,7 @@ pub fn stats(args: &StatsArgs) -> Result<u8, Failure> {
     let socket = directory.socket(&name);
     let mut shown = false;
     loop {
-        let stats: Stats = match ask(&socket, Command::Stats) {
+        let stats: Stats = match ask(&socket, &Command::Stats) {
             // What was watched has ended.
             Err(AskError::Gone) if shown => return Ok(exit::SUCCESS),
             other => other.map_err(|e| {
@@ -66,7 +66,7 @@ pub fn ps() -> Result<u8, Failure> {
     );
     for name in names {
         // It may have ended since.
-        let Ok(info) = ask::<Info>(&directory.socket(&name), Command::Info) else {
+        let Ok(info) = ask::<Info>(&directory.socket(&name), &Command::Info) else {
             continue;
         };
         text += &format!(

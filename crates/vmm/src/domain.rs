@@ -2,6 +2,7 @@
 
 use crate::console::{Console, ConsoleConfig};
 use crate::crash::Crash;
+use crate::devices::Devices;
 use crate::event::{ConsoleEvent, Control, Event, MachineEvent};
 use crate::meter::{Meter, VcpuStats};
 use crate::signals::SignalWatch;
@@ -27,6 +28,8 @@ pub struct DomainSpec {
     pub boot: BootSource,
     /// End when the guest resets the machine, instead of booting it again.
     pub no_reboot: bool,
+    /// Its devices.
+    pub devices: Arc<Devices>,
 }
 
 /// How a domain ended.
@@ -210,12 +213,16 @@ impl Supervisor<'_> {
             self.sender.clone(),
         ));
         let attentions = control.attentions.clone();
-        let outside = Outside {
-            attentions,
-            power: control.clone(),
-            console: console.writer(),
-        };
-        let machine = Machine::new(&self.spec.machine, outside)?;
+        let ram = self.spec.machine.ram()?;
+        let machine = self.spec.devices.build(&ram, |devices| {
+            let outside = Outside {
+                attentions,
+                power: control.clone(),
+                console: console.writer(),
+                devices,
+            };
+            Machine::new(&self.spec.machine, ram.clone(), outside)
+        })?;
         let states = machine.load(&self.spec.boot)?;
         let partition = self.engine.create(machine.partition_config())?.into();
         Ok(Built {
@@ -250,7 +257,9 @@ impl Supervisor<'_> {
         // What they have to say they have said.
         threads.into_iter().for_each(|t| drop(t.join()));
         let outcome = outcome.expect("a vCPU thread ends only after something was reported");
-        self.last_words(&machine, control.generation, outcome)
+        let outcome = self.last_words(&machine, control.generation, outcome);
+        self.spec.devices.powered_off();
+        outcome
     }
 
     /// Waits until all the guest wrote is out: for as long as it takes, unless the user wants to be gone.

@@ -8,6 +8,7 @@
 
 mod console;
 mod crash;
+pub mod devices;
 mod domain;
 mod event;
 mod meter;

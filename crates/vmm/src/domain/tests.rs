@@ -137,6 +137,7 @@ fn domain(
             command_line: String::new(),
         },
         no_reboot,
+        devices: Devices::new(),
     };
     let engine = Scripted {
         script: Arc::new(script),

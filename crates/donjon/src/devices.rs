@@ -1,0 +1,117 @@
+//! The devices of a domain that this process runs.
+
+use crate::failure::Failure;
+use donjon_control::{DeviceChange, DeviceInfo, DeviceKind, REMOVAL, Refusal};
+use donjon_limit::Limit;
+use donjon_net::{Name as PortName, NetSpec};
+use donjon_vmm::devices::{Attachment, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Makes devices and changes them.
+pub struct Board {
+    pub devices: Arc<Devices>,
+    cpus: u32,
+    /// Where switches are, if the user has a place for them.
+    switches: Option<PathBuf>,
+    ports: AtomicU32,
+}
+
+impl Board {
+    /// The devices that every domain has.
+    pub fn new(cpus: u32, switches: Option<PathBuf>) -> Result<Self, Failure> {
+        let devices = Devices::new();
+        devices.add(Arc::new(RngDevice))?;
+        Ok(Self {
+            devices,
+            cpus,
+            switches,
+            ports: AtomicU32::new(0),
+        })
+    }
+
+    /// Plugs a disk in.
+    pub fn add_disk(&self, spec: &DiskSpec) -> anyhow::Result<String> {
+        let disk = DiskDevice::open(spec, self.devices.free_name("disk"), self.cpus)?;
+        self.add(disk)
+    }
+
+    /// Plugs a network interface in.
+    pub fn add_net(&self, spec: &NetSpec) -> anyhow::Result<String> {
+        let number = self.ports.fetch_add(1, Relaxed);
+        let port: PortName = format!("{}-{number}", std::process::id()).parse()?;
+        let nowhere = || anyhow::anyhow!("there is no place for switches: set XDG_RUNTIME_DIR or HOME");
+        let switches = self.switches.as_ref().ok_or_else(nowhere)?;
+        let net = NetDevice::connect(spec, self.devices.free_name("net"), switches, &port)?;
+        self.add(net)
+    }
+
+    fn add(&self, attachment: Arc<dyn Attachment>) -> anyhow::Result<String> {
+        let name = attachment.name().to_owned();
+        self.devices.add(attachment)?;
+        Ok(name)
+    }
+
+    /// All of them.
+    pub fn list(&self) -> Vec<DeviceInfo> {
+        self.devices.list().into_iter().map(info).collect()
+    }
+
+    /// Plugs one in, as [`donjon_control::Command::DeviceAdd`] asks for.
+    pub fn plug(&self, kind: DeviceKind, options: &str) -> Result<DeviceInfo, Refusal> {
+        let name = match kind {
+            DeviceKind::Disk => options.parse().map_err(bad).and_then(|spec| self.add_disk(&spec).map_err(no)),
+            DeviceKind::Net => options.parse().map_err(bad).and_then(|spec| self.add_net(&spec).map_err(no)),
+        }?;
+        self.one(&name)
+    }
+
+    /// Takes one out.
+    pub fn unplug(&self, name: &str, force: bool) -> Result<(), Refusal> {
+        self.devices.remove(name, REMOVAL, force).map_err(no)
+    }
+
+    /// Changes one.
+    pub fn change(&self, name: &str, change: &DeviceChange) -> Result<DeviceInfo, Refusal> {
+        let limit = change.limit.as_ref().map(|l| l.parse::<Limit>()).transpose();
+        let limit = limit.map_err(bad)?;
+        let changed = self.devices.with(name, |device| {
+            if let Some(size) = change.size {
+                device.resize(size)?;
+            }
+            if let Some(limit) = limit {
+                device.set_limit(limit)?;
+            }
+            if let Some(up) = change.link {
+                device.set_link(up)?;
+            }
+            Ok(())
+        });
+        changed.map_err(no)?;
+        self.one(name)
+    }
+
+    fn one(&self, name: &str) -> Result<DeviceInfo, Refusal> {
+        let found = self.list().into_iter().find(|d| d.name == name);
+        found.ok_or_else(|| Refusal::new("gone", format!("{name} is not there any more")))
+    }
+}
+
+fn info(device: Listed) -> DeviceInfo {
+    DeviceInfo {
+        name: device.name,
+        kind: device.kind.into(),
+        slot: device.slot,
+        options: device.options,
+    }
+}
+
+fn bad(e: impl std::fmt::Display) -> Refusal {
+    Refusal::new("bad-options", e.to_string())
+}
+
+/// With its causes.
+fn no(e: impl Into<anyhow::Error>) -> Refusal {
+    Refusal::new("failed", format!("{:#}", e.into()))
+}

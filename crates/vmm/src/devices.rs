@@ -1,0 +1,290 @@
+//! The devices of a domain that can come and go: what they are over all resets, and where they are plugged in.
+
+mod disk;
+mod net;
+mod rng;
+
+pub use disk::{Bus as DiskBus, DiskDevice, DiskError, DiskSpec, DiskSpecError};
+pub use net::{NetDevice, NetError};
+pub use rng::RngDevice;
+
+use donjon_limit::Limit;
+use donjon_machine::Machine;
+use donjon_machine::pci::{Bus, Device as PciDevice, Function, PlugError};
+use donjon_memory::Ram;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// A device over the life of its domain. A machine that is reset is a new one, and gets a new [`Function`] in front
+/// of the same disk or network.
+pub trait Attachment: Send + Sync {
+    /// What people call it, such as `disk0`.
+    fn name(&self) -> &str;
+
+    /// `disk` or `net`, or what else it is.
+    fn kind(&self) -> &'static str;
+
+    /// The options that make one like it.
+    fn options(&self) -> String;
+
+    /// Whether people added it and can remove it.
+    fn removable(&self) -> bool {
+        true
+    }
+
+    /// Its function in the machine that `ram` belongs to.
+    fn function(&self, ram: &Arc<Ram>) -> Arc<dyn Function>;
+
+    /// Limits it from now on.
+    fn set_limit(&self, limit: Limit) -> Result<(), NotPossible> {
+        let _ = limit;
+        Err(NotPossible::new(self, "cannot be limited"))
+    }
+
+    /// Plugs its cable in or pulls it.
+    fn set_link(&self, up: bool) -> Result<(), NotPossible> {
+        let _ = up;
+        Err(NotPossible::new(self, "has no cable"))
+    }
+
+    /// Gives it another size in bytes.
+    fn resize(&self, size: u64) -> Result<(), NotPossible> {
+        let _ = size;
+        Err(NotPossible::new(self, "has no size"))
+    }
+}
+
+/// Something that a device does not do.
+#[derive(Debug, thiserror::Error)]
+#[error("{device}: {what}")]
+pub struct NotPossible {
+    device: String,
+    what: String,
+}
+
+impl NotPossible {
+    fn new<A: Attachment + ?Sized>(device: &A, what: impl ToString) -> Self {
+        Self {
+            device: format!("{} ({})", device.name(), device.kind()),
+            what: what.to_string(),
+        }
+    }
+}
+
+/// Why a device did not come or go.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Two of one name.
+    #[error("there is a device called {0} already; choose another name: name=…")]
+    Taken(String),
+    /// None of this name.
+    #[error("there is no device called {name:?}; there are: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// Part of the machine.
+    #[error("{0} belongs to the machine and cannot be removed")]
+    Fixed(String),
+    /// The guest did not let go.
+    #[error(
+        "the guest does not let go of {0}: it may be in use (mounted, or an interface with addresses), or the guest \
+         has no ACPI hotplug; it goes as soon as the guest lets go, or at once with --force, as if it were pulled out"
+    )]
+    Busy(String),
+    /// The bus has no place.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
+    /// The device itself.
+    #[error(transparent)]
+    NotPossible(#[from] NotPossible),
+}
+
+struct Entry {
+    attachment: Arc<dyn Attachment>,
+    slot: u8,
+}
+
+struct Running {
+    ram: Arc<Ram>,
+    bus: Arc<Bus>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Entry>,
+    /// The machine, while there is one.
+    running: Option<Running>,
+}
+
+/// All devices of a domain. Shared by its supervisor and by those who add and remove.
+#[derive(Default)]
+pub struct Devices {
+    state: Mutex<State>,
+}
+
+/// What [`Devices::list`] tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its PCI slot on bus 0.
+    pub slot: u8,
+    /// Its options.
+    pub options: String,
+}
+
+impl Devices {
+    /// None.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// `prefix` with the first number that is free.
+    pub fn free_name(&self, prefix: &str) -> String {
+        let state = self.lock();
+        let taken = |name: &String| state.entries.iter().any(|e| e.attachment.name() == name);
+        let mut names = (0..).map(|n| format!("{prefix}{n}"));
+        names.find(|n| !taken(n)).expect("there are more numbers than devices")
+    }
+
+    /// Adds a device, to the running machine if there is one. Its slot stays the same over resets.
+    pub fn add(&self, attachment: Arc<dyn Attachment>) -> Result<u8, DeviceError> {
+        let mut state = self.lock();
+        let name = attachment.name();
+        if state.entries.iter().any(|e| e.attachment.name() == name) {
+            return Err(DeviceError::Taken(name.into()));
+        }
+        let free = |slot: &u8| state.entries.iter().all(|e| e.slot != *slot);
+        let slot = (1..donjon_machine::pci::SLOTS).find(free).ok_or(PlugError::Full)?;
+        if let Some(Running { ram, bus }) = &state.running {
+            bus.add(PciDevice::at(slot, attachment.function(ram)))?;
+        }
+        state.entries.push(Entry { attachment, slot });
+        Ok(slot)
+    }
+
+    /// Removes a device: the guest is asked to let go of it, for as long as `patience`; with `force` it is pulled out
+    /// if the guest has not by then.
+    pub fn remove(&self, name: &str, patience: Duration, force: bool) -> Result<(), DeviceError> {
+        let (slot, bus) = {
+            let mut state = self.lock();
+            let entry = find(&state, name)?;
+            if !entry.attachment.removable() {
+                return Err(DeviceError::Fixed(name.into()));
+            }
+            let slot = entry.slot;
+            let Some(running) = &state.running else {
+                state.entries.retain(|e| e.slot != slot);
+                return Ok(());
+            };
+            (slot, running.bus.clone())
+        };
+        // Not with the list locked: the guest's answer comes by way of `removed`.
+        if let Ok(removal) = bus.request_removal(slot)
+            && !removal.wait(patience)
+        {
+            if !force {
+                return Err(DeviceError::Busy(name.into()));
+            }
+            // It may have let go just now.
+            let _ = bus.remove_now(slot);
+        }
+        self.removed(slot);
+        Ok(())
+    }
+
+    /// What is in a slot has gone.
+    fn removed(&self, slot: u8) {
+        let gone: Vec<_> = {
+            let mut state = self.lock();
+            let (gone, rest) = state.entries.drain(..).partition(|e| e.slot == slot);
+            state.entries = rest;
+            gone
+        };
+        for entry in gone {
+            tracing::info!(device = entry.attachment.name(), "removed");
+        }
+    }
+
+    /// Does something with a device.
+    pub fn with<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&dyn Attachment) -> Result<T, NotPossible>,
+    ) -> Result<T, DeviceError> {
+        let attachment = find(&self.lock(), name)?.attachment.clone();
+        Ok(act(&*attachment)?)
+    }
+
+    /// All of them, in order of slots.
+    pub fn list(&self) -> Vec<Listed> {
+        let state = self.lock();
+        let mut all: Vec<_> = state
+            .entries
+            .iter()
+            .map(|e| Listed {
+                name: e.attachment.name().into(),
+                kind: e.attachment.kind(),
+                slot: e.slot,
+                options: e.attachment.options(),
+            })
+            .collect();
+        all.sort_by_key(|d| d.slot);
+        all
+    }
+
+    /// Has a machine built with all of them; from then on devices come and go on its bus.
+    pub(crate) fn build<E>(
+        self: &Arc<Self>,
+        ram: &Arc<Ram>,
+        machine: impl FnOnce(Vec<PciDevice>) -> Result<Machine, E>,
+    ) -> Result<Machine, E> {
+        let mut state = self.lock();
+        let device = |e: &Entry| PciDevice::at(e.slot, e.attachment.function(ram));
+        let machine = machine(state.entries.iter().map(device).collect())?;
+        let me = Arc::downgrade(self);
+        machine.pci().on_removal(move |slot| {
+            if let Some(me) = me.upgrade() {
+                me.removed(slot);
+            }
+        });
+        state.running = Some(Running {
+            ram: ram.clone(),
+            bus: machine.pci().clone(),
+        });
+        Ok(machine)
+    }
+
+    /// The machine runs no more.
+    pub(crate) fn powered_off(&self) {
+        self.lock().running = None;
+    }
+}
+
+/// Whether it is a device's name.
+fn check_name(name: &str) -> Result<(), ()> {
+    let proper = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    ((1..=32).contains(&name.len()) && name.chars().all(proper))
+        .then_some(())
+        .ok_or(())
+}
+
+fn find<'a>(state: &'a State, name: &str) -> Result<&'a Entry, DeviceError> {
+    let found = state.entries.iter().find(|e| e.attachment.name() == name);
+    found.ok_or_else(|| {
+        let names: Vec<_> = state.entries.iter().map(|e| e.attachment.name()).collect();
+        DeviceError::Unknown {
+            name: name.into(),
+            known: names.join(", "),
+        }
+    })
+}
