@@ -230,12 +230,7 @@ impl Image {
                 verb: "written",
             });
         }
-        if size % 512 != 0 {
-            return Err(OpenError::Argument(format!(
-                "a disk has whole sectors of 512 bytes: {} would do",
-                size.checked_next_multiple_of(512).unwrap_or(u64::MAX - 511)
-            )));
-        }
+        whole_sectors(size)?;
         match &self.driver {
             Driver::Raw(raw) => raw.resize(size),
             Driver::Qcow2(qcow2) => qcow2.resize(size),
@@ -267,5 +262,16 @@ impl Image {
             true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             false => self.on_disk(offset, len),
         }
+    }
+}
+
+/// Fails unless a disk can have that size.
+pub(crate) fn whole_sectors(size: u64) -> Result<(), OpenError> {
+    match size.checked_next_multiple_of(512) {
+        Some(whole) if whole == size => Ok(()),
+        whole => Err(OpenError::Argument(format!(
+            "a disk has whole sectors of 512 bytes: {} would do",
+            whole.unwrap_or(u64::MAX - 511)
+        ))),
     }
 }

@@ -9,6 +9,8 @@
 mod guest;
 mod requests;
 mod workers;
+#[cfg(test)]
+mod tests;
 
 pub use requests::{Operation, Request, Requests};
 

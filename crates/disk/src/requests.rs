@@ -217,7 +217,7 @@ impl Requests {
             tracing::debug!("io_uring: {e}");
             self.retry_at.get_or_insert(Instant::now() + Duration::from_millis(1));
         }
-        // What was in the host's memory is done by now.
+        // Some may have been done at once.
         self.collect(false);
         left && !may_block
     }
@@ -279,6 +279,12 @@ impl Requests {
             _ => None,
         };
         if let (Some(direct), Some(ring)) = (direct, &mut self.ring) {
+            if let Operation::Read(list) = &request.operation
+                && list.read_cached(direct.file.as_fd(), direct.at)
+            {
+                self.done.push_back((request.token, Ok(())));
+                return None;
+            }
             let action = match &request.operation {
                 Operation::Read(list) => Action::Read(list.clone(), direct.at),
                 Operation::Write(list) => Action::Write(list.clone(), direct.at),

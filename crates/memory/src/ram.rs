@@ -3,7 +3,7 @@
 use crate::access::{Word, compare_exchange_128, copy, private::Sealed};
 use crate::code::CodeMap;
 use crate::view::View;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -299,6 +299,21 @@ impl Ram {
         self.stored(offset, len);
     }
 
+    /// Gives whole pages at a RAM offset back to the host: they read as zeroes, and take no memory until they
+    /// are touched again. Panics if they are not whole or do not all lie inside RAM.
+    pub fn release(&self, offset: usize, len: usize) -> std::io::Result<()> {
+        let fits = offset <= self.len && len <= self.len - offset;
+        assert!(fits, "range outside guest RAM");
+        assert!((offset | len).is_multiple_of(PAGE_SIZE), "not whole pages");
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&self.fd, flags, offset as u64, len as u64)?;
+        self.stored(offset, len);
+        Ok(())
+    }
+
     /// Copies from guest-physical `address`.
     pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), MemoryError> {
         self.read_at(self.offset_of(address, out.len())?, out);
@@ -361,6 +376,29 @@ mod tests {
         let before = ram.code().mark(0x2000, 16);
         ram.write(0x1ff0, &[0x90; 32]).unwrap();
         assert_ne!(ram.code().generation(0x2000), before);
+    }
+
+    #[test]
+    fn released_pages_are_zero_and_take_no_memory() {
+        let ram = Ram::new(64 << 20).unwrap();
+        let blocks = || rustix::fs::fstat(ram.fd()).unwrap().st_blocks * 512;
+        let guarded = ram.guarded_address().unwrap();
+        ram.fill(0, 0x90u8, 64 << 20);
+        let (before, after) = (ram.code().mark(0x20_0000, 64), ram.code().mark(0x1000, 64));
+        assert!(!ram.unguard(0x20_0000) && guarded != ram.host_address());
+        assert!(blocks() >= 64 << 20);
+        ram.release(1 << 20, 62 << 20).unwrap();
+        assert!(blocks() <= 2 << 20, "{}", blocks());
+        assert_eq!(ram.load::<u8>((1 << 20) - 1), 0x90);
+        assert_eq!(ram.load::<u64>(1 << 20), 0);
+        assert_eq!(ram.load::<u64>((63 << 20) - 8), 0);
+        assert_eq!(ram.load::<u8>(63 << 20), 0x90);
+        assert_ne!(ram.code().generation(0x20_0000), before, "code is gone");
+        assert_eq!(ram.code().generation(0x1000), after);
+        assert!(ram.unguard(0x20_0000));
+        ram.store(0x20_0000, 7u8);
+        assert_eq!(ram.load::<u8>(0x20_0000), 7);
+        ram.release(64 << 20, 0).unwrap();
     }
 
     #[test]

@@ -149,6 +149,18 @@ impl Scatter {
         Ok(done)
     }
 
+    /// As [`Scatter::read_from`] of the whole list, if all of it is in the host's memory; else, and where that cannot
+    /// be told, `false`. Never waits for storage.
+    pub fn read_cached(&self, fd: BorrowedFd<'_>, at: u64) -> bool {
+        let vectors = self.vectors(0..self.len);
+        let (fd, p, n) = (fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int);
+        let Ok(at) = file_offset(at) else { return false };
+        // SAFETY: as in `read_from`.
+        let done = checked(unsafe { libc::preadv2(fd, p, n, at, libc::RWF_NOWAIT) }).unwrap_or(0);
+        self.tell_stored(0..done);
+        done == self.len
+    }
+
     /// Tells the code map that a range of the bytes was written.
     pub(crate) fn tell_stored(&self, range: Range<usize>) {
         for p in self.within(range) {
@@ -237,6 +249,14 @@ mod tests {
         let s = list(&[(0x1000, 3), (0x5000, 4)]);
         s.store(0, b"donjon!");
         assert_eq!(s.write_to(0..7, file.as_fd(), Some(100)).unwrap(), 7);
+        let cached = list(&[(0x7000, 4), (0x8000, 3)]);
+        // Not every file system can tell.
+        if cached.read_cached(file.as_fd(), 100) {
+            let mut out = [0; 7];
+            cached.load(0, &mut out);
+            assert_eq!(&out, b"donjon!");
+        }
+        assert!(!cached.read_cached(file.as_fd(), 101), "past the end");
         let t = list(&[(0x7000, 2), (0x9000, 7)]);
         let before = t.ram().code().mark(0x9000, 64);
         assert_eq!(t.read_from(1..8, file.as_fd(), Some(100)).unwrap(), 7);

@@ -60,7 +60,7 @@ impl Ring {
     pub fn new(depth: u32) -> io::Result<Self> {
         let ring = IoUring::new(depth)?;
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        ring.submitter().register_eventfd_async(event.as_raw_fd())?;
+        ring.submitter().register_eventfd(event.as_raw_fd())?;
         let room = ring.params().sq_entries() as usize;
         Ok(Self {
             ring,
@@ -71,8 +71,7 @@ impl Ring {
         })
     }
 
-    /// Readable when a job may be done that was not when [`Ring::submit`] returned: an eventfd, to be read by
-    /// whoever waits for it.
+    /// Readable when a job may be done: an eventfd, to be read by whoever waits for it.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }

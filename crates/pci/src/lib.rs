@@ -17,11 +17,10 @@
 //!
 //! # Locks
 //!
-//! Those of this crate come before all of `donjon_devices`' but its I/O: a thread takes, in this order and
-//! leaving out any, the bus's list of devices; a function's configuration space; the map of BARs. With a
-//! configuration space locked, functions are called and may take their own locks; with their own lock held they
-//! may call [`Interrupts`], which takes a vector's or the pin's, and then a
-//! [`SharedLine`](donjon_devices::line::SharedLine)'s and so on. Accesses to BARs take no lock at all here.
+//! Those of this crate come before all of `donjon_devices`'. A thread takes, in this order and leaving out any,
+//! the bus's list of devices; a function's configuration space; the map of BARs or the function's own locks. With
+//! its own lock held a function may call [`Interrupts`], which takes a vector's or the pin's, and then a
+//! [`SharedLine`](donjon_devices::line::SharedLine)'s and so on. Accesses to BARs take no lock here.
 #![forbid(unsafe_code)]
 
 mod access;

@@ -3,6 +3,8 @@
 mod disk;
 mod net;
 mod rng;
+#[cfg(test)]
+mod tests;
 
 pub use disk::{Bus as DiskBus, DiskDevice, DiskError, DiskSpec, DiskSpecError};
 pub use net::{NetDevice, NetError};

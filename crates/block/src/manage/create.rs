@@ -4,7 +4,7 @@ use super::Compression;
 use super::new_file::NewFile;
 use crate::chain::{DEPTH, Options, beside, open, read_header};
 use crate::error::OpenError;
-use crate::image::Format;
+use crate::image::{Format, whole_sectors};
 use crate::qcow2::{self, NewImage, Qcow2};
 use crate::store::Store;
 use std::path::Path;
@@ -76,12 +76,7 @@ pub fn create(path: &Path, size: u64, how: &Creation) -> Result<(), OpenError> {
 
 /// Writes an empty image into a new file.
 pub(super) fn fill(new: &NewFile, path: &Path, size: u64, how: &Creation) -> Result<(), OpenError> {
-    if size % 512 != 0 {
-        return Err(OpenError::Argument(format!(
-            "a disk has whole sectors of 512 bytes: {} would do",
-            size.checked_next_multiple_of(512).unwrap_or(u64::MAX - 511)
-        )));
-    }
+    whole_sectors(size)?;
     let store = new.file().and_then(|file| Store::new(file, path));
     let store = store.map_err(OpenError::io("create", path))?;
     if how.format == Format::Raw {
@@ -139,6 +134,7 @@ pub fn overlay(
         )));
     }
     let size = size.unwrap_or(below.size());
+    whole_sectors(size)?;
     let new = NewFile::begin(path, how.force)?;
     let store = new.file().and_then(|file| Store::new(file, path));
     let store = store.map_err(OpenError::io("create", path))?;

@@ -2,11 +2,12 @@
 
 use crate::chain::{Options, open};
 use crate::error::OpenError;
-use crate::image::{Driver, Format};
+use crate::image::{Driver, Format, whole_sectors};
 use std::path::Path;
 
 /// Changes a disk's size. One that makes it smaller needs `shrink`.
 pub fn resize(path: &Path, format: Option<Format>, size: u64, shrink: bool) -> Result<(), OpenError> {
+    whole_sectors(size)?;
     let options = Options {
         format,
         ..Options::default()

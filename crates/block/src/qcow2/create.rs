@@ -1,9 +1,10 @@
 //! A new image's tables.
 
 use super::bytes;
+use super::encode::encode;
 use super::entry::Geometry;
 use super::header::{self, Compression, Header, MAX_L1, MAX_REFCOUNT_TABLE};
-use super::refcount::save;
+use super::width::save;
 use crate::error::OpenError;
 use crate::store::Store;
 use std::io;
@@ -23,7 +24,7 @@ pub(crate) struct Layout {
 /// Writes an image without any data to an empty file.
 pub(crate) fn create(store: &Store, layout: &Layout) -> Result<(), OpenError> {
     let (mut header, blocks) = plan(layout)?;
-    let head = header::encode(&header);
+    let head = encode(&header);
     if head.len() as u64 > layout.cluster_size {
         return Err(OpenError::Argument(
             "the backing file's name does not fit into the header; use larger clusters: --cluster-size 64K"
@@ -86,7 +87,7 @@ fn plan(layout: &Layout) -> Result<(Header, u64), OpenError> {
     // A disk of size 0 has a table, too.
     let entries = geometry.l1_entries(layout.size).max(1);
     if entries * 8 > MAX_L1 {
-        let max = MAX_L1 / 8 * geometry.l2_span() >> 30;
+        let max = (MAX_L1 / 8 * geometry.l2_span()) >> 30;
         return wrong(format!(
             "a disk with clusters of {cluster} bytes has {max}G at most; use larger ones: --cluster-size 2M"
         ));

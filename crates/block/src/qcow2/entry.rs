@@ -59,7 +59,7 @@ impl Geometry {
 
     /// Refcounts in a refcount block.
     pub(crate) fn refcounts(&self) -> u64 {
-        self.cluster() * 8 >> self.refcount_order
+        (self.cluster() * 8) >> self.refcount_order
     }
 }
 

@@ -3,7 +3,8 @@
 use super::bytes;
 use super::header::{MAX_REFCOUNT_TABLE, at};
 use super::layout::{Layout, span};
-use super::refcount::{Refcounts, save, widen};
+use super::refcount::{Refcounts, widen};
+use super::width::save;
 use crate::error::Corrupt;
 use crate::store::Store;
 use std::io;
@@ -59,17 +60,6 @@ impl Refcounts {
         }
         self.used_up_to(start + count);
         Ok(start..start + count)
-    }
-
-    /// Everything to the disk, in order.
-    pub(crate) fn write_all(&mut self, store: &Store) -> io::Result<()> {
-        while self.has_fresh() {
-            let fresh = self.write_fresh(store)?;
-            store.sync()?;
-            self.settle(&fresh);
-        }
-        self.write_dirty(store)?;
-        store.sync()
     }
 
     /// Moves the refcount table to the free clusters from `start` on, where no block has been yet, and makes

@@ -21,26 +21,32 @@ mod check;
 mod close;
 mod compress;
 mod create;
+mod encode;
 mod entry;
 mod flush;
 mod grow;
 pub(crate) mod header;
+#[cfg(test)]
+mod header_tests;
 mod layout;
 mod read;
 mod refcount;
 mod repair;
+mod report;
 mod resize;
+mod settle;
 mod snapshot;
 mod tables;
+mod width;
 mod write;
 mod zero;
 
-pub use check::CheckReport;
 pub(crate) use compress::pack;
 pub(crate) use create::{Layout as NewImage, create};
 pub use header::Compression;
 pub(crate) use header::Header;
 pub(crate) use header::HeaderError;
+pub use report::CheckReport;
 pub use snapshot::Snapshot;
 
 use crate::error::{Corrupt, OpenError};

@@ -3,9 +3,9 @@
 //! Everything here happens in memory. Counts that went up may be written at any time: what a crash leaves of
 //! them is leaked clusters. Counts only go down when no table on the disk refers to the cluster any more.
 
-use super::bytes;
 use super::entry::Geometry;
 use super::layout::Layout;
+use super::width::{load, save};
 use crate::error::Corrupt;
 use crate::store::Store;
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ pub(super) struct Block {
     pub(super) dirty: Option<Range<usize>>,
     /// The table entry that points here must not be written before this is on the disk.
     pub(super) fresh: bool,
-    used: u64,
+    pub(super) used: u64,
 }
 
 /// A run of new clusters.
@@ -128,11 +128,11 @@ impl Refcounts {
             self.blocks.insert(index, block);
         }
         let clock = self.clock;
-        let block = self.blocks.get_mut(&index);
-        Ok(block.map(|b| {
-            b.used = clock;
-            b
-        }))
+        if let Some(block) = self.blocks.get_mut(&index) {
+            block.used = clock;
+            return Ok(Some(block));
+        }
+        Ok(None)
     }
 
     /// How often a cluster is referred to.
@@ -323,126 +323,5 @@ impl Refcounts {
         }
         punch(free);
         Ok(())
-    }
-
-    /// Writes blocks that the table on the disk does not know yet; returns which.
-    pub(crate) fn write_fresh(&mut self, store: &Store) -> io::Result<Vec<usize>> {
-        let mut written = vec![];
-        for (&index, block) in self.blocks.iter_mut().filter(|(_, b)| b.fresh) {
-            store.write(self.table[index], &block.bytes)?;
-            block.dirty = None;
-            written.push(index);
-        }
-        Ok(written)
-    }
-
-    /// These are on the disk.
-    pub(crate) fn settle(&mut self, blocks: &[usize]) {
-        for index in blocks {
-            if let Some(block) = self.blocks.get_mut(index) {
-                block.fresh = false;
-            }
-        }
-    }
-
-    /// Writes what differs from the file, when nothing is fresh.
-    pub(crate) fn write_dirty(&mut self, store: &Store) -> io::Result<()> {
-        if let Some(dirty) = self.table_dirty.clone() {
-            let entries = bytes::bytes(&self.table[dirty.clone()]);
-            store.write(self.table_offset + dirty.start as u64 * 8, &entries)?;
-            self.table_dirty = None;
-        }
-        for (&index, block) in &mut self.blocks {
-            if let Some(dirty) = block.dirty.clone() {
-                let dirty = dirty.start / 512 * 512..dirty.end.next_multiple_of(512);
-                store.write(self.table[index] + dirty.start as u64, &block.bytes[dirty])?;
-                block.dirty = None;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether something differs from the file.
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.table_dirty.is_some() || self.blocks.values().any(|b| b.dirty.is_some() || b.fresh)
-    }
-
-    /// Whether some block has yet to get to the disk before the table that points to it.
-    pub(crate) fn has_fresh(&self) -> bool {
-        self.blocks.values().any(|b| b.fresh)
-    }
-
-    /// Forgets the blocks used longest ago that are as in the file, until `limit` are left.
-    pub(crate) fn evict(&mut self, limit: usize) {
-        let mut clean: Vec<(u64, usize)> = self
-            .blocks
-            .iter()
-            .filter(|(_, b)| b.dirty.is_none() && !b.fresh)
-            .map(|(i, b)| (b.used, *i))
-            .collect();
-        clean.sort_unstable();
-        let surplus = self.blocks.len().saturating_sub(limit);
-        for (_, index) in clean.into_iter().take(surplus) {
-            self.blocks.remove(&index);
-        }
-    }
-
-    /// Blocks in memory.
-    pub(crate) fn cached(&self) -> usize {
-        self.blocks.len()
-    }
-}
-
-/// Count number `at` of a block, of `1 << order` bits.
-pub(super) fn load(bytes: &[u8], at: usize, order: u32) -> u64 {
-    match order {
-        0..=2 => {
-            let (bits, per) = (1usize << order, 8usize >> order);
-            u64::from(bytes[at / per]) >> (at % per * bits) & ((1 << bits) - 1)
-        }
-        3 => u64::from(bytes[at]),
-        4 => u64::from(bytes::be16(bytes, at * 2)),
-        5 => u64::from(bytes::be32(bytes, at * 4)),
-        _ => bytes::be64(bytes, at * 8),
-    }
-}
-
-/// Stores a count that fits; returns the bytes it is in.
-pub(super) fn save(bytes: &mut [u8], at: usize, order: u32, count: u64) -> Range<usize> {
-    match order {
-        0..=2 => {
-            let (bits, per) = (1usize << order, 8usize >> order);
-            let (byte, shift) = (at / per, at % per * bits);
-            let mask = ((1u64 << bits) - 1) << shift;
-            bytes[byte] = ((u64::from(bytes[byte]) & !mask) | count << shift & mask) as u8;
-            byte..byte + 1
-        }
-        _ => {
-            let len = 1usize << (order - 3);
-            let range = at * len..(at + 1) * len;
-            bytes[range.clone()].copy_from_slice(&count.to_be_bytes()[8 - len..]);
-            range
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn counts_of_all_widths_are_kept_apart(order in 0u32..=6, counts in proptest::collection::vec(any::<u64>(), 64)) {
-            let max = u64::MAX >> (64 - (1u32 << order));
-            let mut block = vec![0; 512];
-            for (at, count) in counts.iter().enumerate() {
-                let range = save(&mut block, at, order, count & max);
-                prop_assert!(range.len() >= 1 && range.end <= 512);
-            }
-            for (at, count) in counts.iter().enumerate() {
-                prop_assert_eq!(load(&block, at, order), count & max);
-            }
-        }
     }
 }

@@ -1,8 +1,10 @@
 //! Making refcounts agree with the references.
 
-use super::check::{CheckReport, Counts, Walk};
+use super::check::Walk;
 use super::layout::{Layout, span};
-use super::refcount::{Refcounts, save};
+use super::refcount::Refcounts;
+use super::report::{CheckReport, Counts};
+use super::width::save;
 use super::{Qcow2, bytes, header};
 use crate::sync::write;
 use std::collections::BTreeMap;

@@ -47,7 +47,7 @@ impl Qcow2 {
         self.trim()
     }
 
-    /// Fails if a table's entry leads guest data into metadata.
+    /// Fails if a table's entry leads guest data into metadata, or out of the file.
     pub(super) fn not_metadata(&self, host: u64, len: u64) -> io::Result<()> {
         if self.geometry.data_file {
             return Ok(());
@@ -59,10 +59,15 @@ impl Qcow2 {
             .step_by(cluster as usize)
             .find_map(|at| layout.metadata(at).map(|what| (what, at)));
         drop(layout);
-        match found {
-            Some((what, at)) => Err(self.corrupt(format!("guest data lies where {what} is"), at)),
-            None => Ok(()),
+        if let Some((what, at)) = found {
+            return Err(self.corrupt(format!("guest data lies where {what} is"), at));
         }
+        // Whatever was mapped has been written to, so that the file reaches there.
+        let last = (host + len - 1) / cluster * cluster;
+        if !self.store.is_block_device() && last >= self.store.len()? {
+            return Err(self.corrupt("data lies past the end of the file", last));
+        }
+        Ok(())
     }
 
     /// Entries of guest clusters in a row, in one L2 table.

@@ -76,7 +76,7 @@ fn damaged_tables_end_in_errors() {
                     0 => random.next() << random.below(40),
                     1 => old ^ 1 << random.below(64),
                     2 => [l1, counts, block, l2][random.below(4) as usize] as u64 | random.below(2) << 63,
-                    3 => random.below(good.len() as u64 / cluster) * cluster | 1 << 63,
+                    3 => (random.below(good.len() as u64 / cluster) * cluster) | 1 << 63,
                     4 => old.wrapping_add(cluster << random.below(40)),
                     _ => 0,
                 };

@@ -119,7 +119,7 @@ pub fn read_all(path: &Path, options: &Options) -> Vec<u8> {
 }
 
 /// Writes, zeroes, discards and reads at random, with what it should have beside it.
-pub fn random_steps(path: &Path, model: &mut Vec<u8>, random: &mut Random, steps: u64) {
+pub fn random_steps(path: &Path, model: &mut [u8], random: &mut Random, steps: u64) {
     let image = open(path, &Options::default()).unwrap();
     let size = model.len() as u64;
     assert_eq!(image.size(), size);

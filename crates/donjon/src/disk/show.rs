@@ -84,7 +84,7 @@ fn bytes(n: u64) -> String {
     let units = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
     match units.iter().find(|(_, shift)| n >> shift > 0) {
         None => format!("{n} bytes"),
-        Some((unit, shift)) if n % (1 << shift) == 0 => format!("{}{unit} ({n} bytes)", n >> shift),
+        Some((unit, shift)) if n.is_multiple_of(1 << shift) => format!("{}{unit} ({n} bytes)", n >> shift),
         Some((unit, shift)) => format!("{:.1}{unit} ({n} bytes)", n as f64 / (1u64 << shift) as f64),
     }
 }

@@ -1,6 +1,9 @@
 //! Runs the real binary as its user would.
 #![allow(dead_code)]
 
+pub mod guest;
+pub mod place;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -148,9 +151,22 @@ impl Running {
     /// Waits until standard output has at least `times` times `what`.
     #[track_caller]
     pub fn expect(&mut self, what: &str, times: usize) {
+        self.wait(what, |out| (out.matches(what).count() >= times).then_some(()));
+    }
+
+    /// Waits until something, `what`, is `found` in standard output.
+    #[track_caller]
+    pub fn wait<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
         let start = Instant::now();
-        while self.stdout.text().matches(what).count() < times {
-            if start.elapsed() > LIMIT || self.child.try_wait().expect("waits").is_some() {
+        loop {
+            let ended = start.elapsed() > LIMIT || self.child.try_wait().expect("waits").is_some();
+            if ended {
+                self.stdout.ended();
+            }
+            if let Some(it) = found(&self.stdout.text()) {
+                return it;
+            }
+            if ended {
                 let (out, err) = (self.stdout.text(), self.stderr.text());
                 self.child.kill().ok();
                 panic!(
@@ -166,6 +182,24 @@ impl Running {
                     .unwrap(),
             );
         }
+    }
+
+    /// Standard output so far.
+    pub fn output(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Standard error so far.
+    pub fn errors(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Ends it as a power cut would; what it has written until then.
+    pub fn kill(mut self) -> String {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("waits");
+        self.stdout.ended();
+        self.stdout.text()
     }
 
     /// Waits for the end.

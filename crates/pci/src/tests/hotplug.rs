@@ -157,6 +157,7 @@ fn everybody_at_once() {
     let b = Board::new(vec![]);
     let done = AtomicBool::new(false);
     std::thread::scope(|s| {
+        let _stop = Stop(&done);
         for seed in 1..3u64 {
             let (b, done) = (&b, &done);
             s.spawn(move || {
@@ -193,7 +194,6 @@ fn everybody_at_once() {
                 assert!(removal.is_err() || removal.is_ok_and(|r| r.is_done()));
             }
         }
-        done.store(true, SeqCst);
     });
     b.io.port_out(EJECT, 4, u32::MAX);
     assert!(b.lines.iter().all(|l| !l.0.load(SeqCst)));

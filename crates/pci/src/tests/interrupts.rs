@@ -168,6 +168,7 @@ fn masking_waits_for_messages_under_way() {
     let g = guest();
     let done = AtomicBool::new(false);
     std::thread::scope(|s| {
+        let _stop = Stop(&done);
         for _ in 0..2 {
             s.spawn(|| {
                 while !done.load(SeqCst) {
@@ -193,6 +194,5 @@ fn masking_waits_for_messages_under_way() {
             set(on);
             assert!(!g.board.messages.take().is_empty(), "nothing is lost");
         }
-        done.store(true, SeqCst);
     });
 }

@@ -49,6 +49,15 @@ impl LineSink for Level {
     }
 }
 
+/// Tells threads to stop, also when a test fails: it would wait for them for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 /// A device on the board at which nothing else may appear.
 struct Fixed;
 

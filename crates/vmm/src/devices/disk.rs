@@ -7,6 +7,7 @@ use donjon_limit::Limit;
 use donjon_machine::pci::Function;
 use donjon_memory::Ram;
 use donjon_net::options::{Options, OptionsError, quoted};
+use donjon_nvme::NvmePci;
 use donjon_virtio::blk::{self, Blk};
 use donjon_virtio::pci::VirtioPci;
 use std::fmt;
@@ -224,6 +225,23 @@ pub struct DiskDevice {
 /// The device that the guest has.
 enum Front {
     Virtio(Weak<Blk>),
+    Nvme(Weak<NvmePci>),
+}
+
+impl Front {
+    fn limit_changed(&self) {
+        match self {
+            Self::Virtio(blk) => blk.upgrade().iter().for_each(|b| b.limit_changed()),
+            Self::Nvme(nvme) => nvme.upgrade().iter().for_each(|n| n.limit_changed()),
+        }
+    }
+
+    fn resized(&self) {
+        match self {
+            Self::Virtio(blk) => blk.upgrade().iter().for_each(|b| b.resized()),
+            Self::Nvme(nvme) => nvme.upgrade().iter().for_each(|n| n.resized()),
+        }
+    }
 }
 
 impl DiskDevice {
@@ -267,7 +285,12 @@ impl Attachment for DiskDevice {
 
     fn function(&self, ram: &Arc<Ram>) -> Arc<dyn Function> {
         match self.bus {
-            Bus::Virtio | Bus::Nvme => {
+            Bus::Nvme => {
+                let nvme = NvmePci::new(self.disk.clone(), ram, self.queues);
+                *self.front() = Some(Front::Nvme(Arc::downgrade(&nvme)));
+                nvme
+            }
+            Bus::Virtio => {
                 let blk = Blk::new(self.disk.clone(), self.queues);
                 *self.front() = Some(Front::Virtio(Arc::downgrade(&blk)));
                 VirtioPci::new(blk, ram)
@@ -278,10 +301,7 @@ impl Attachment for DiskDevice {
     fn set_limit(&self, limit: Limit) -> Result<(), NotPossible> {
         self.disk.limiter().set(Instant::now(), limit);
         self.spec.lock().unwrap_or_else(|e| e.into_inner()).limit = limit;
-        match &*self.front() {
-            Some(Front::Virtio(blk)) => blk.upgrade().iter().for_each(|b| b.limit_changed()),
-            None => {}
-        }
+        self.front().iter().for_each(Front::limit_changed);
         Ok(())
     }
 
@@ -296,10 +316,7 @@ impl Attachment for DiskDevice {
         }
         let resized = self.disk.image().resize(size);
         resized.map_err(|e| NotPossible::new(self, e))?;
-        match &*self.front() {
-            Some(Front::Virtio(blk)) => blk.upgrade().iter().for_each(|b| b.resized()),
-            None => {}
-        }
+        self.front().iter().for_each(Front::resized);
         Ok(())
     }
 }

@@ -1,0 +1,100 @@
+use super::*;
+use std::path::Path;
+
+fn refused(text: &str) -> String {
+    text.parse::<DiskSpec>().unwrap_err().to_string()
+}
+
+#[test]
+fn disks_are_read_as_they_are_written() {
+    for text in [
+        "/a/b.raw",
+        "/a,,b,ro",
+        "/a=b,format=qcow2,bus=nvme,ro,serial=X1,name=data,queues=2,bps=100M,bps-burst=10M",
+    ] {
+        let spec: DiskSpec = text.parse().unwrap();
+        let again: DiskSpec = spec.to_string().parse().unwrap();
+        assert_eq!(spec, again, "{text}");
+    }
+    let spec: DiskSpec = "/a,,b=c,ro".parse().unwrap();
+    assert_eq!(spec.path, Path::new("/a,b=c"));
+    assert!(spec.read_only);
+    assert!("/a,,".parse::<DiskSpec>().unwrap().path.ends_with("a,"));
+}
+
+#[test]
+fn what_is_wrong_with_a_disk_is_said() {
+    assert!(refused("").contains("say which image"));
+    assert!(refused(",ro").contains("say which image"));
+    assert!(refused("a,").contains("empty option"));
+    assert!(refused("a,format=vhd").contains("raw, qcow2"));
+    assert!(refused("a,bus=ide").contains("virtio and nvme"));
+    assert!(refused("a,serial=two words").contains("visible ASCII"));
+    assert!(refused("a,serial=123456789012345678901").contains("1 to 20"));
+    assert!(refused("a,name=a/b").contains("letters, digits"));
+    assert!(refused("a,queues=0").contains("1 to 64 queues"));
+    assert!(refused("a,readonly").contains("format, bus, ro"));
+    assert!(refused("a,iops-burst=5").contains("needs a rate"));
+}
+
+#[test]
+fn devices_have_names_of_their_own_and_slots_in_order() {
+    let devices = Devices::new();
+    assert_eq!(devices.add(Arc::new(RngDevice)).unwrap(), 1);
+    assert!(matches!(devices.add(Arc::new(RngDevice)), Err(DeviceError::Taken(_))));
+    let no_time = Duration::ZERO;
+    assert!(matches!(
+        devices.remove("rng", no_time, true),
+        Err(DeviceError::Fixed(_))
+    ));
+    let directory = tempfile::tempdir().unwrap();
+    let disk = |n: u32| {
+        let path = directory.path().join(format!("{n}.raw"));
+        std::fs::write(&path, [0; 4096]).unwrap();
+        let spec = DiskSpec {
+            path,
+            ..DiskSpec::default()
+        };
+        DiskDevice::open(&spec, devices.free_name("disk"), 2).unwrap()
+    };
+    assert_eq!(devices.add(disk(0)).unwrap(), 2);
+    assert_eq!(devices.add(disk(1)).unwrap(), 3);
+    devices.remove("disk0", no_time, false).unwrap();
+    assert_eq!(devices.free_name("disk"), "disk0");
+    assert_eq!(devices.add(disk(2)).unwrap(), 2, "the slot is free again");
+    let names: Vec<_> = devices.list().into_iter().map(|d| (d.name, d.slot)).collect();
+    let expected = [("rng", 1), ("disk0", 2), ("disk1", 3)];
+    assert_eq!(names, expected.map(|(n, s)| (n.to_owned(), s)));
+    let unknown = devices.remove("disk7", no_time, false).unwrap_err().to_string();
+    assert!(unknown.contains("rng, disk1, disk0"), "{unknown}");
+    for n in 4..32 {
+        devices.add(disk(n)).unwrap();
+    }
+    assert!(matches!(devices.add(disk(99)), Err(DeviceError::Plug(PlugError::Full))));
+}
+
+#[test]
+fn what_a_device_does_not_do_is_said() {
+    let devices = Devices::new();
+    devices.add(Arc::new(RngDevice)).unwrap();
+    let limit = devices.with("rng", |d| d.set_limit(Limit::default())).unwrap_err();
+    assert_eq!(limit.to_string(), "rng (rng): cannot be limited");
+    assert!(devices.with("rng", |d| d.set_link(false)).is_err());
+    assert!(devices.with("rng", |d| d.resize(1)).is_err());
+}
+
+#[test]
+fn a_disk_in_use_only_grows() {
+    let devices = Devices::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    let spec = format!("{},format=raw,iops=10", file.path().display()).parse().unwrap();
+    devices.add(DiskDevice::open(&spec, "d".into(), 1).unwrap()).unwrap();
+    devices.with("d", |d| d.resize(2 << 20)).unwrap();
+    assert_eq!(file.as_file().metadata().unwrap().len(), 2 << 20);
+    let smaller = devices.with("d", |d| d.resize(1 << 20)).unwrap_err().to_string();
+    assert!(smaller.contains("can only grow"), "{smaller}");
+    devices.with("d", |d| d.set_limit("bps=1M".parse().unwrap())).unwrap();
+    let options = devices.list().remove(0).options;
+    assert!(options.contains(",bps=1M") && !options.contains("iops"), "{options}");
+}
