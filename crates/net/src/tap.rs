@@ -47,7 +47,7 @@ pub enum TapError {
     /// The device is somebody else's.
     #[error("{DEVICE} cannot be opened, so there is no tap={0}: sudo chmod 666 {DEVICE}")]
     DeviceForbidden(InterfaceName),
-    /// It is not there and cannot be made.
+    /// It is not there.
     #[error("there is no interface {0}; make it: {make}", make = make(.0, *.1))]
     Missing(InterfaceName, u16),
     /// It belongs to somebody else.
@@ -81,8 +81,8 @@ fn make(name: &InterfaceName, queues: u16) -> String {
 }
 
 impl Tap {
-    /// Opens an interface with so many queues. It is made, until this is dropped, if it does not exist and the
-    /// process may do that.
+    /// Opens an interface with so many queues. One that does not exist is not made, even by a process that may:
+    /// nobody would have connected it to anything.
     pub fn open(name: &InterfaceName, queues: u16) -> Result<Self, TapError> {
         if !(1..=MAX_QUEUES).contains(&queues) {
             return Err(TapError::Queues(queues));
@@ -93,12 +93,15 @@ impl Tap {
         let existed = netdevice::name_to_index(&any, name.as_str()).is_ok();
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         let several = flags | libc::IFF_MULTI_QUEUE;
-        let refused = |e: io::Error| refused(name, queues, existed, e);
+        let refused = |e: io::Error| refused(name, queues, e);
         let first = file(name)?;
+        if !existed {
+            return Err(TapError::Missing(name.clone(), queues));
+        }
         let mut flags = if queues > 1 { several } else { flags };
         let mut result = raw::set_interface(first.as_fd(), name, flags);
         // One queue of an interface that could have more.
-        if queues == 1 && existed && is(&result, Errno::INVAL) {
+        if queues == 1 && is(&result, Errno::INVAL) {
             flags = several;
             result = raw::set_interface(first.as_fd(), name, flags);
         }
@@ -150,11 +153,10 @@ fn is(result: &io::Result<()>, errno: Errno) -> bool {
 }
 
 /// What TUNSETIFF means by an error.
-fn refused(name: &InterfaceName, queues: u16, existed: bool, error: io::Error) -> TapError {
+fn refused(name: &InterfaceName, queues: u16, error: io::Error) -> TapError {
     let name = name.clone();
     match Errno::from_io_error(&error) {
-        Some(Errno::PERM) if existed => TapError::Forbidden(name, queues),
-        Some(Errno::PERM) => TapError::Missing(name, queues),
+        Some(Errno::PERM) => TapError::Forbidden(name, queues),
         Some(Errno::BUSY) => TapError::Busy(name),
         Some(Errno::INVAL) => TapError::Unsuitable(name, queues),
         _ => TapError::Io(name, error),
