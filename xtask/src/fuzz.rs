@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every target. The name is that of its file in fuzz/src.
-const TARGETS: [&str; 4] = ["boot", "cpu", "net", "qcow2"];
+const TARGETS: [&str; 6] = ["boot", "cpu", "net", "nvme", "qcow2", "virtio"];
 
 /// What `cargo fuzz` passes too, less the sanitizer.
 const COVERAGE: &str = "--cfg fuzzing \
@@ -177,6 +177,44 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 packets.map(|(name, packet)| (format!("{name}-{accepted}"), [&[accepted], packet].concat()))
             })
             .collect(),
+        // Eight bytes for each step; see `step` in fuzz/src/nvme.rs.
+        "nvme" => {
+            let steps: [(&str, &[[u8; 8]]); 5] = [
+                // A write of two pages and a flush; a read.
+                ("write", &[[2, 12, 0, 0, 15, 0, 0, 0], [3, 1, 1, 8, 1, 0, 0, 0], [3, 0, 2, 0, 2, 0, 0, 0]]),
+                ("read", &[[3, 2, 1, 0, 1, 0, 0, 0], [1, 3, 0, 0, 1, 0, 0, 0]]),
+                // Identify, Get Log Page, Asynchronous Event Request, shadow doorbells.
+                ("admin", &[[3, 6, 0, 1, 1, 0, 0, 0], [3, 2, 0, 2, 2, 0, 0, 0], [3, 12, 0, 0, 3, 0, 0, 0], [3, 0x7c, 0, 0, 4, 0, 0, 0]]),
+                // Deallocation by a list in RAM; deletion of a queue.
+                ("trim", &[[4, 0, 0x40, 0, 0, 0, 0, 0], [2, 11, 0, 0, 4, 0, 0, 0], [3, 9, 1, 0, 1, 0, 0, 0], [3, 0, 0, 1, 2, 0, 0, 0]]),
+                // Saved and damaged; bus mastering off; reset.
+                ("life", &[[6, 0, 0, 0, 0, 0, 0, 0], [6, 0, 9, 4, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0, 0, 0], [0, 5, 0, 0, 0, 0, 0, 0]]),
+            ];
+            steps.map(|(name, steps)| (name.to_owned(), steps.concat())).into()
+        }
+        // Device, options, features; then eight bytes for each step: see `step` in fuzz/src/virtio.rs.
+        "virtio" => {
+            let devices: [(&str, &[[u8; 8]]); 5] = [
+                ("rng", &[[4, 0, 0, 0, 0, 3, 0, 0]]),
+                // Read, write, flush, discard.
+                ("blk", &[[4, 0, 0, 1, 0, 16, 1, 0], [4, 0, 1, 1, 0, 16, 2, 0], [4, 0, 4, 0, 0, 0, 2, 0], [4, 0, 11, 1, 0, 0, 2, 0]]),
+                // DEVICE_READY, PORT_READY and PORT_OPEN; input and output; a resize.
+                ("console", &[[4, 3, 0, 0, 1, 0, 2, 0], [4, 2, 0, 0, 0, 9, 0, 0], [4, 3, 1, 3, 1, 0, 2, 0], [4, 3, 1, 6, 1, 0, 2, 0], [9, 1, 1, 0, 0, 0, 0, 0], [9, 1, 0, 7, 9, 0, 0, 0], [4, 4, 0, 0, 0, 9, 0, 0], [4, 5, 1, 2, 3, 9, 2, 0], [9, 0, 3, 80, 25, 0, 0, 0]]),
+                // Pages, statistics, reporting.
+                ("balloon", &[[9, 64, 0, 0, 0, 0, 0, 0], [4, 0, 0x60, 0x61, 0x62, 0, 2, 0], [4, 2, 4, 0, 9, 0, 2, 0], [9, 0, 0, 0, 0, 0, 0, 0], [4, 4, 0, 0, 0, 200, 0, 0]]),
+                // A connection of the guest's with data both ways; one of the host's.
+                ("vsock", &[[4, 1, 1, 9, 1, 0, 2, 0], [12, 0, 0, 0, 0, 0, 0, 0], [4, 0, 0, 0, 0, 255, 0, 0], [4, 1, 5, 9, 1, 2, 2, 0], [4, 1, 4, 9, 1, 0, 3, 0], [9, 0, 2, 65, 1, 0, 0, 0]]),
+            ];
+            let life = [[10, 0, 0, 0, 0, 0, 0, 0], [11, 0, 0, 0, 0, 0, 0, 0], [15, 0, 1, 0, 0, 0, 0, 0]];
+            (0u8..)
+                .zip(devices)
+                // Without and with another processor that changes what the device reads.
+                .flat_map(|(n, (name, steps))| {
+                    let all = [steps, &life, steps].concat().concat();
+                    [0, 1].map(|options| (format!("{name}-{options}"), [&[n, options, 0, 0], &all[..]].concat()))
+                })
+                .collect()
+        }
         // The steps come first: how many bytes of them, then three for each.
         "qcow2" => [2u8, 3]
             .into_iter()

@@ -17,12 +17,17 @@ const PROGRAMS: [Program; 6] = [
     ("apt-get", "apt"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
-    ("qemu-img", "qemu-utils"),
+    QEMU_IMG,
 ];
 /// The C library's archive, for static guest programs.
 const LIBC: (&str, &str) = ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev");
 /// What benchmarks compare with.
 pub const QEMU: Program = ("qemu-system-x86_64", "qemu-system-x86");
+/// What makes and checks disk images beside us.
+pub const QEMU_IMG: Program = ("qemu-img", "qemu-utils");
+/// What makes network namespaces and interfaces.
+pub const UNSHARE: Program = ("unshare", "util-linux");
+pub const IP: Program = ("ip", "iproute2");
 
 /// Cargo subcommands, with the crate they are in.
 const CARGO_TOOLS: [(&str, &str); 2] = [("nextest", "cargo-nextest"), ("deny", "cargo-deny")];

@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use std::fs::File;
 use std::io;
+use std::time::{Duration, Instant};
 
 const DOES: i64 = 100;
 const FORBIDS: i64 = 200;
@@ -18,6 +19,9 @@ const FORBIDS: i64 = 200;
 const READ: i64 = 0;
 const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
+/// How long a process that was killed may keep its locks: the kernel closes files of transfers that it still has in
+/// its hands (io_uring) after the process has gone.
+const AFTERLIFE: Duration = Duration::from_secs(5);
 
 /// Why an image is not ours.
 #[derive(Debug)]
@@ -37,8 +41,21 @@ fn range(kind: i32, byte: i64) -> libc::flock {
 }
 
 /// Claims a file for reading, or for writing and resizing as well. Others may only read it meanwhile. Lasts as long
-/// as the open file does. A file system without such locks is no obstacle.
+/// as the open file does. A file system without such locks is no obstacle, and locks that no process has are waited
+/// for.
 pub(crate) fn lock(file: &File, write: bool) -> Result<(), LockError> {
+    let start = Instant::now();
+    loop {
+        match claim(file, write) {
+            Err(LockError::Busy(None)) if start.elapsed() < AFTERLIFE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn claim(file: &File, write: bool) -> Result<(), LockError> {
     let does: &[i64] = if write { &[READ, WRITE, RESIZE] } else { &[READ] };
     let forbids = [WRITE, RESIZE];
     let bytes = || does.iter().map(|n| DOES + n).chain(forbids.map(|n| FORBIDS + n));

@@ -14,5 +14,7 @@ mod server;
 pub use client::{AskError, ask};
 pub use directory::{Claim, FindError, RunDirectory, RunError};
 pub use name::{Name, NameError};
-pub use protocol::{Command, DeviceChange, DeviceInfo, DeviceKind, Info, REMOVAL, Refusal, Stats, VcpuReport};
+pub use protocol::{
+    Command, DeviceChange, DeviceInfo, DeviceKind, Info, REMOVAL, Refusal, Stats, VcpuReport,
+};
 pub use server::{Answers, Server};

@@ -1,8 +1,8 @@
 //! Both sides of a socket, and callers that are not what they should be.
 
 use donjon_control::{
-    Answers, AskError, Command, DeviceChange, DeviceInfo, DeviceKind, Info, Refusal, RunDirectory, Server, Stats,
-    VcpuReport, ask,
+    Answers, AskError, Command, DeviceChange, DeviceInfo, DeviceKind, Info, Refusal, RunDirectory, Server,
+    Stats, VcpuReport, ask,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -118,7 +118,10 @@ fn questions_are_answered_until_the_domain_ends() {
     assert_eq!(ask::<Info>(&socket, &Command::Info).unwrap(), Fixed.info());
     assert_eq!(ask::<Stats>(&socket, &Command::Stats).unwrap(), Fixed.stats());
     drop(server);
-    assert!(matches!(ask::<Info>(&socket, &Command::Info), Err(AskError::Gone)));
+    assert!(matches!(
+        ask::<Info>(&socket, &Command::Info),
+        Err(AskError::Gone)
+    ));
     assert!(run.running().unwrap().is_empty());
 }
 

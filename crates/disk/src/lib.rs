@@ -8,9 +8,9 @@
 
 mod guest;
 mod requests;
-mod workers;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use requests::{Operation, Request, Requests};
 

@@ -2,8 +2,8 @@
 
 use crate::guest::Guest;
 use crate::{Disk, SECTOR};
-use donjon_memory::uring::{Action, Job, Ring};
 use donjon_memory::Scatter;
+use donjon_memory::uring::{Action, Job, Ring};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -215,11 +215,13 @@ impl Requests {
         {
             // Transient (EAGAIN, EBUSY): the next run tries again.
             tracing::debug!("io_uring: {e}");
-            self.retry_at.get_or_insert(Instant::now() + Duration::from_millis(1));
+            self.retry_at
+                .get_or_insert(Instant::now() + Duration::from_millis(1));
         }
         // Some may have been done at once.
         self.collect(false);
-        left && !may_block
+        // Who waits may be asleep, and must hear of the time to wake up as well.
+        !may_block && (left || self.until().is_some())
     }
 
     /// A request that is done: its token and how it went.
@@ -364,7 +366,9 @@ impl Requests {
             Err(e) if is_full(&e) && request.operation.writes() => {
                 if self.full.is_empty() {
                     let image = self.disk.image.path().display();
-                    tracing::warn!("no room for {image} on the host: {e}; the guest's writes wait until there is");
+                    tracing::warn!(
+                        "no room for {image} on the host: {e}; the guest's writes wait until there is"
+                    );
                 }
                 self.full.push(request);
                 self.retry_at = Some(Instant::now() + RETRY);

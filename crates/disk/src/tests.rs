@@ -27,7 +27,7 @@ fn image(directory: &Path, format: Format) -> Arc<Image> {
 /// A list in three parts.
 fn list(ram: &Arc<Ram>, at: u64, len: u64) -> Scatter {
     let mut s = Scatter::new(ram);
-    let first = len / 3 & !511;
+    let first = (len / 3) & !511;
     s.push(at, first as usize).unwrap();
     s.push(at + first, 512.min(len - first) as usize).unwrap();
     let rest = len - first - 512.min(len - first);

@@ -9,7 +9,7 @@ use donjon_control::Name;
 use donjon_host::engines::EngineChoice;
 use donjon_machine::MAX_CPUS;
 use donjon_net::NetSpec;
-use donjon_vmm::devices::DiskSpec;
+use donjon_vmm::devices::{DiskSpec, VsockSpec};
 use donjon_x86::cpuid::CpuModel;
 use std::path::PathBuf;
 
@@ -136,6 +136,11 @@ pub struct RunArgs {
     #[arg(long = "net", value_name = "tap=IF|switch=NAME|none,…")]
     pub nets: Vec<NetSpec>,
 
+    /// Sockets between host and guest (AF_VSOCK). The guest's connections to port P go to the Unix socket PATH_P;
+    /// who connects to PATH and writes `CONNECT P` reaches the guest's port P.
+    #[arg(long, value_name = "PATH[,cid=N]")]
+    pub vsock: Option<VsockSpec>,
+
     /// Name translated code for perf, in /tmp/perf-PID.map: `perf record -p PID`, then `perf report` shows guest
     /// code as guest:MODE:ADDRESS.
     #[arg(long)]
@@ -185,7 +190,7 @@ pub enum DeviceCommand {
         /// Plug a network interface's cable in, or pull it.
         #[arg(long, value_name = "STATE", group = "change")]
         link: Option<Link>,
-        /// Grow a disk.
+        /// Grow a disk; of the balloon, how much of its memory the guest is to have.
         #[arg(long, value_name = "SIZE", group = "change", value_parser = size::parse)]
         size: Option<Size>,
     },

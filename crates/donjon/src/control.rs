@@ -4,8 +4,8 @@ use crate::devices::Board;
 use crate::figures;
 use anyhow::Result;
 use donjon_control::{
-    Answers, Claim, DeviceChange, DeviceInfo, DeviceKind, Info, Name, Refusal, RunDirectory, RunError, Server,
-    Stats,
+    Answers, Claim, DeviceChange, DeviceInfo, DeviceKind, Info, Name, Refusal, RunDirectory, RunError,
+    Server, Stats,
 };
 use donjon_host::cache::Cache;
 use donjon_vmm::{Meter, VcpuStats};

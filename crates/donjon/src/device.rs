@@ -11,7 +11,11 @@ use serde::de::DeserializeOwned;
 pub fn device(command: &DeviceCommand) -> Result<u8, Failure> {
     match command {
         DeviceCommand::Add(args) => add(args),
-        DeviceCommand::Rm { domain, device, force } => {
+        DeviceCommand::Rm {
+            domain,
+            device,
+            force,
+        } => {
             let request = Command::DeviceRemove {
                 name: device.clone(),
                 force: *force,

@@ -4,7 +4,10 @@ use crate::failure::Failure;
 use donjon_control::{DeviceChange, DeviceInfo, DeviceKind, REMOVAL, Refusal};
 use donjon_limit::Limit;
 use donjon_net::{Name as PortName, NetSpec};
-use donjon_vmm::devices::{Attachment, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice};
+use donjon_vmm::devices::{
+    Attachment, BalloonDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice, VsockDevice,
+    VsockSpec,
+};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -20,9 +23,10 @@ pub struct Board {
 
 impl Board {
     /// The devices that every domain has.
-    pub fn new(cpus: u32, switches: Option<PathBuf>) -> Result<Self, Failure> {
+    pub fn new(cpus: u32, memory: u64, switches: Option<PathBuf>) -> Result<Self, Failure> {
         let devices = Devices::new();
         devices.add(Arc::new(RngDevice))?;
+        devices.add(BalloonDevice::new(memory))?;
         Ok(Self {
             devices,
             cpus,
@@ -47,6 +51,11 @@ impl Board {
         self.add(net)
     }
 
+    /// Connects host and guest by sockets.
+    pub fn add_vsock(&self, spec: &VsockSpec) -> anyhow::Result<String> {
+        self.add(VsockDevice::new(spec)?)
+    }
+
     fn add(&self, attachment: Arc<dyn Attachment>) -> anyhow::Result<String> {
         let name = attachment.name().to_owned();
         self.devices.add(attachment)?;
@@ -61,8 +70,14 @@ impl Board {
     /// Plugs one in, as [`donjon_control::Command::DeviceAdd`] asks for.
     pub fn plug(&self, kind: DeviceKind, options: &str) -> Result<DeviceInfo, Refusal> {
         let name = match kind {
-            DeviceKind::Disk => options.parse().map_err(bad).and_then(|spec| self.add_disk(&spec).map_err(no)),
-            DeviceKind::Net => options.parse().map_err(bad).and_then(|spec| self.add_net(&spec).map_err(no)),
+            DeviceKind::Disk => options
+                .parse()
+                .map_err(bad)
+                .and_then(|spec| self.add_disk(&spec).map_err(no)),
+            DeviceKind::Net => options
+                .parse()
+                .map_err(bad)
+                .and_then(|spec| self.add_net(&spec).map_err(no)),
         }?;
         self.one(&name)
     }

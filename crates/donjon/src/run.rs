@@ -96,12 +96,15 @@ fn info(args: &RunArgs, selected: &Selected) -> Info {
 /// The devices that the command line asks for.
 fn board(args: &RunArgs) -> Result<Board, Failure> {
     let switches = control::run_directory().ok().map(|d| d.switches());
-    let board = Board::new(args.cpus, switches)?;
+    let board = Board::new(args.cpus, args.memory, switches)?;
     for disk in &args.disks {
         board.add_disk(disk)?;
     }
     for net in &args.nets {
         board.add_net(net)?;
+    }
+    if let Some(vsock) = &args.vsock {
+        board.add_vsock(vsock)?;
     }
     Ok(board)
 }

@@ -40,9 +40,7 @@ struct Inner {
 
 impl Inner {
     fn room(&self) -> u16 {
-        let CqState {
-            size, head, tail, ..
-        } = self.state;
+        let CqState { size, head, tail, .. } = self.state;
         ((u32::from(head) + u32::from(size) - u32::from(tail) - 1) % u32::from(size)) as u16
     }
 }
@@ -115,7 +113,8 @@ impl CompletionQueue {
     fn fill(&self, state: &mut CqState, sq: u16, head: u16, answer: &Completion) {
         let at = self.start + usize::from(state.tail) * CQE;
         let status = answer.status << 1 | u16::from(state.phase);
-        let high = u64::from(head) | u64::from(sq) << 16 | u64::from(answer.cid) << 32 | u64::from(status) << 48;
+        let high =
+            u64::from(head) | u64::from(sq) << 16 | u64::from(answer.cid) << 32 | u64::from(status) << 48;
         self.ram.store(at, u64::from(answer.result).to_le());
         // The phase tag makes the entry valid: it comes last.
         fence(Release);

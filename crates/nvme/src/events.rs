@@ -32,6 +32,8 @@ const EVENTS: [(Event, u32, u32, u8); 4] = [
 pub struct Events {
     /// Command identifiers of outstanding requests.
     outstanding: VecDeque<u16>,
+    /// One that was aborted and is to be answered.
+    aborted: Option<u16>,
     /// Events to be told, as bits in the order of [`EVENTS`].
     pending: u8,
     /// Event types that are not told of until their log page has been read.
@@ -57,10 +59,17 @@ impl Events {
         room
     }
 
-    /// Takes a request back.
+    /// Takes a request back; `false` if there is none of this command identifier.
     pub fn abort(&mut self, cid: u16) -> bool {
         let at = self.outstanding.iter().position(|c| *c == cid);
-        at.and_then(|at| self.outstanding.remove(at)).is_some()
+        let aborted = at.and_then(|at| self.outstanding.remove(at));
+        self.aborted = aborted.or(self.aborted);
+        aborted.is_some()
+    }
+
+    /// A request that was aborted, to answer before the next command is executed.
+    pub fn take_aborted(&mut self) -> Option<u16> {
+        self.aborted.take()
     }
 
     /// A request to answer, and what with.

@@ -105,7 +105,12 @@ impl Features {
             select::DEFAULT | select::SAVED => Self::new(self.queues).value(feature, c),
             select::CAPABILITIES => {
                 self.value(feature, c)?;
-                Ok(CHANGEABLE | if feature == id::ERROR_RECOVERY { OF_NAMESPACE } else { 0 })
+                Ok(CHANGEABLE
+                    | if feature == id::ERROR_RECOVERY {
+                        OF_NAMESPACE
+                    } else {
+                        0
+                    })
             }
             _ => Err(Status::INVALID_FIELD),
         }

@@ -10,6 +10,7 @@ use crate::submission::SubmissionQueue;
 use donjon_disk::{Operation, Request, Requests};
 use donjon_service::{On, Service, Wait};
 use parse::{Kind, Parsed, Work};
+pub use parse::{MAX_TRANSFER, OPCODES};
 use rustix::event::PollFlags;
 use std::collections::VecDeque;
 use std::io;
@@ -76,9 +77,7 @@ impl IoQueue {
     fn answer(&mut self, command: &Command, status: Status) {
         if status.is_error() {
             let lba = command.lba();
-            self.shared
-                .errors
-                .note(self.queue.state.id, command, status, lba);
+            self.shared.errors.note(self.queue.state.id, command, status, lba);
         }
         let answer = if status.is_error() { Err(status) } else { Ok(0) };
         self.backlog.push_back(Completion::new(command.cid, answer));
@@ -111,7 +110,9 @@ impl IoQueue {
         while let Some((token, result)) = self.requests.take() {
             let slot = token as usize;
             let stopping = self.stopping;
-            let Some(p) = &mut self.pending[slot] else { continue };
+            let Some(p) = &mut self.pending[slot] else {
+                continue;
+            };
             let next = match &result {
                 Ok(()) => p.work.next(stopping),
                 Err(_) => None,
@@ -199,7 +200,11 @@ impl Service for IoQueue {
 
     fn wait(&mut self) -> Wait {
         Wait {
-            files: self.files.iter().map(|f| (f.clone() as _, PollFlags::IN)).collect(),
+            files: self
+                .files
+                .iter()
+                .map(|f| (f.clone() as _, PollFlags::IN))
+                .collect(),
             until: self.requests.until(),
         }
     }

@@ -93,7 +93,10 @@ mod tests {
         let len = |prp1, prp2, len| resolve(&ram, prp1, prp2, len).map(|s| s.parts().to_vec());
         let part = |offset, len| Part { offset, len };
         assert_eq!(len(0x1ff0, 0xdead, 16), Ok(vec![part(0x1ff0, 16)]));
-        assert_eq!(len(0x1e00, 0x8000, 1024), Ok(vec![part(0x1e00, 512), part(0x8000, 512)]));
+        assert_eq!(
+            len(0x1e00, 0x8000, 1024),
+            Ok(vec![part(0x1e00, 512), part(0x8000, 512)])
+        );
         list(&ram, 0x3008, [0x9000, 0x7000]);
         assert_eq!(
             len(0x1e00, 0x3008, 512 + 4096 + 100),

@@ -162,7 +162,11 @@ impl Queues {
 
     /// The host has put commands before entry `tail` of an I/O submission queue.
     pub fn set_tail(&self, id: u16, tail: u32) -> Result<(), Wrong> {
-        let slot = self.submission.get(usize::from(id)).ok_or(Wrong::Register)?.lock();
+        let slot = self
+            .submission
+            .get(usize::from(id))
+            .ok_or(Wrong::Register)?
+            .lock();
         let slot = slot.as_ref().ok_or(Wrong::Register)?;
         if tail >= slot.state.size.into() {
             return Err(Wrong::Value);

@@ -40,7 +40,11 @@ impl Signals {
     pub fn ask(&self, queue: u16, wanted: bool) {
         self.change(|pin| {
             let bit = 1 << queue;
-            pin.asking = if wanted { pin.asking | bit } else { pin.asking & !bit };
+            pin.asking = if wanted {
+                pin.asking | bit
+            } else {
+                pin.asking & !bit
+            };
         });
     }
 

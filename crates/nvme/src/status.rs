@@ -40,7 +40,6 @@ impl Status {
     pub const INVALID_LOG_PAGE: Self = specific(0x09);
     pub const INVALID_QUEUE_DELETION: Self = specific(0x0c);
     pub const NOT_SAVEABLE: Self = specific(0x0d);
-    pub const NOT_CHANGEABLE: Self = specific(0x0e);
 
     pub const WRITE_FAULT: Self = Self(0x280);
     pub const UNRECOVERED_READ_ERROR: Self = Self(0x281);

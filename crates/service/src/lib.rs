@@ -168,7 +168,11 @@ fn serve<S: Service>(shared: &Shared<S>) {
 /// Waits for `wake` and whatever `wait` says.
 fn sleep(wake: &OwnedFd, wait: &Wait) {
     let mut files: Vec<_> = std::iter::once(PollFd::new(wake, PollFlags::IN))
-        .chain(wait.files.iter().map(|(f, on)| PollFd::from_borrowed_fd(f.as_fd(), *on)))
+        .chain(
+            wait.files
+                .iter()
+                .map(|(f, on)| PollFd::from_borrowed_fd(f.as_fd(), *on)),
+        )
         .collect();
     let left = wait.until.map(|at| at.saturating_duration_since(Instant::now()));
     let timeout = left.map(timespec);

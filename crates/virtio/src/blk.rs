@@ -48,7 +48,9 @@ impl Blk {
     pub fn new(disk: Arc<Disk>, queues: u16) -> Arc<Self> {
         Arc::new(Self {
             disk,
-            queues: (0..queues.clamp(1, MAX_QUEUES)).map(|_| Lock::default()).collect(),
+            queues: (0..queues.clamp(1, MAX_QUEUES))
+                .map(|_| Lock::default())
+                .collect(),
             notifier: OnceLock::new(),
         })
     }
@@ -281,7 +283,8 @@ impl Service for BlkQueue {
         for _ in 0..VCPU_ROUNDS {
             let (left, more) = self.round(on);
             if left || !more {
-                return left;
+                // A time to wait for is news to the queue's thread.
+                return left || on == On::Vcpu && self.requests.until().is_some();
             }
         }
         true
@@ -289,7 +292,11 @@ impl Service for BlkQueue {
 
     fn wait(&mut self) -> Wait {
         Wait {
-            files: self.files.iter().map(|f| (f.clone() as _, PollFlags::IN)).collect(),
+            files: self
+                .files
+                .iter()
+                .map(|f| (f.clone() as _, PollFlags::IN))
+                .collect(),
             until: self.requests.until(),
         }
     }

@@ -4,6 +4,7 @@
 //! in use, [`service`] the threads that serve it.
 #![forbid(unsafe_code)]
 
+pub mod balloon;
 pub mod blk;
 pub mod console;
 mod device;
@@ -13,6 +14,7 @@ pub mod net;
 pub mod pci;
 mod queue;
 pub mod rng;
+pub mod vsock;
 
 pub use device::{Device, Notifier, feature, kind, read_bytes};
 pub use donjon_service as service;

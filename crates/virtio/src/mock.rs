@@ -56,6 +56,7 @@ pub struct Driver {
 impl Driver {
     /// A ring of `size` entries with its areas in the 64 KiB from `at` on.
     pub fn new(ram: &Arc<Ram>, at: u64, size: u16) -> Self {
+        ram.fill(at as usize, 0u8, 0x1_0000);
         Self {
             ram: ram.clone(),
             state: QueueState {
@@ -74,7 +75,14 @@ impl Driver {
 
     /// The device's side of it.
     pub fn queue(&self, index: u16, features: u64, told: &Arc<Told>) -> Queue {
-        Queue::new(index, &self.state, features | feature::VERSION_1, &self.ram, told.clone()).unwrap()
+        Queue::new(
+            index,
+            &self.state,
+            features | feature::VERSION_1,
+            &self.ram,
+            told.clone(),
+        )
+        .unwrap()
     }
 
     pub fn descriptor(&self, index: u16, address: u64, len: u32, flags: u16, next: u16) {

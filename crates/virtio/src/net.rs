@@ -4,6 +4,8 @@ mod config;
 mod control;
 mod packet;
 mod receive;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 pub use config::Settings;

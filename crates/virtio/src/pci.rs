@@ -4,8 +4,8 @@ mod registers;
 mod signals;
 
 use crate::device::{Device, kind};
-use donjon_devices::sync::Lock;
 use donjon_devices::state::Saved;
+use donjon_devices::sync::Lock;
 use donjon_devices::{Migrate, Record, RestoreError};
 use donjon_memory::Ram;
 use donjon_pci::{Bar, BarKind, Capability, Class, Description, Function, Ids, Interrupts, Msix};
@@ -94,7 +94,16 @@ impl VirtioPci {
 
 /// A `virtio_pci_cap` (virtio 1.2 §4.1.4), with what some kinds have behind it.
 fn capability(kind: u8, offset: u64, len: u64, more: &[u8]) -> Capability {
-    let mut bytes = vec![VENDOR_SPECIFIC, 0, 16 + more.len() as u8, kind, place::BAR, 0, 0, 0];
+    let mut bytes = vec![
+        VENDOR_SPECIFIC,
+        0,
+        16 + more.len() as u8,
+        kind,
+        place::BAR,
+        0,
+        0,
+        0,
+    ];
     bytes.extend((offset as u32).to_le_bytes());
     bytes.extend((len as u32).to_le_bytes());
     bytes.extend(more);
@@ -173,7 +182,8 @@ impl Function for VirtioPci {
             (place::BAR, place::COMMON) => self.registers.lock().write(at, size, value),
             (place::BAR, place::DEVICE) => {
                 let data = value.to_le_bytes();
-                self.device.write_config(at as usize, &data[..usize::from(size.min(8))]);
+                self.device
+                    .write_config(at as usize, &data[..usize::from(size.min(8))]);
             }
             (place::BAR, place::NOTIFY) => {
                 let queue = at / u64::from(place::NOTIFY_MULTIPLIER);

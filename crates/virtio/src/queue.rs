@@ -17,6 +17,9 @@ const NO_INTERRUPT: u16 = 1;
 const USED_HEADER: u64 = 4;
 const USED_ELEMENT: u64 = 8;
 
+/// The most parts of one buffer: as many as one system call transfers, and more than any device asks for.
+const MOST_PARTS: usize = 1024;
+
 /// A rule of the ring that the driver broke.
 #[derive(Debug, thiserror::Error)]
 pub enum Violation {
@@ -30,6 +33,9 @@ pub enum Violation {
     /// writable one.
     #[error("a descriptor chain is malformed")]
     Chain,
+    /// A descriptor chain that is longer than any driver makes them, in an indirect table.
+    #[error("a descriptor chain has more than {MOST_PARTS} parts")]
+    Parts,
     /// A request that the device cannot make sense of.
     #[error("{0}")]
     Request(&'static str),
@@ -139,7 +145,10 @@ impl Queue {
     /// device.
     pub fn fail(&mut self, why: Violation) {
         if !std::mem::replace(&mut self.broken, true) {
-            tracing::warn!(queue = self.index, "the guest's virtio driver must reset its device: {why}");
+            tracing::warn!(
+                queue = self.index,
+                "the guest's virtio driver must reset its device: {why}"
+            );
             self.notifier.needs_reset();
         }
     }
@@ -170,7 +179,7 @@ impl Queue {
         };
         let head = descriptors.head_index();
         let (mut readable, mut writable) = (Scatter::new(&self.ram), Scatter::new(&self.ram));
-        let mut more = true;
+        let (mut more, mut parts) = (true, 0);
         for d in descriptors.by_ref() {
             more = d.has_next();
             let list = if d.is_write_only() {
@@ -180,6 +189,10 @@ impl Queue {
             } else {
                 return Err(Violation::Chain);
             };
+            parts += 1;
+            if parts > MOST_PARTS {
+                return Err(Violation::Parts);
+            }
             list.push(d.addr().0, d.len() as usize)?;
         }
         if more {
@@ -242,7 +255,8 @@ impl Queue {
                 used.wrapping_sub(event).wrapping_sub(1) < untold
             })
         } else {
-            self.load(self.ring.avail_ring()).map(|flags| flags & NO_INTERRUPT == 0)
+            self.load(self.ring.avail_ring())
+                .map(|flags| flags & NO_INTERRUPT == 0)
         };
         match wanted {
             Ok(true) => self.notifier.used(self.index),

@@ -1,14 +1,18 @@
 //! The devices of a domain that can come and go: what they are over all resets, and where they are plugged in.
 
+mod balloon;
 mod disk;
 mod net;
 mod rng;
 #[cfg(test)]
 mod tests;
+mod vsock;
 
+pub use balloon::BalloonDevice;
 pub use disk::{Bus as DiskBus, DiskDevice, DiskError, DiskSpec, DiskSpecError};
 pub use net::{NetDevice, NetError};
 pub use rng::RngDevice;
+pub use vsock::{VsockDevice, VsockSpec, VsockSpecError};
 
 use donjon_limit::Limit;
 use donjon_machine::Machine;
@@ -49,7 +53,7 @@ pub trait Attachment: Send + Sync {
         Err(NotPossible::new(self, "has no cable"))
     }
 
-    /// Gives it another size in bytes.
+    /// Gives it another size in bytes; the balloon: leaves the guest so many bytes of its memory.
     fn resize(&self, size: u64) -> Result<(), NotPossible> {
         let _ = size;
         Err(NotPossible::new(self, "has no size"))
@@ -155,7 +159,9 @@ impl Devices {
         let state = self.lock();
         let taken = |name: &String| state.entries.iter().any(|e| e.attachment.name() == name);
         let mut names = (0..).map(|n| format!("{prefix}{n}"));
-        names.find(|n| !taken(n)).expect("there are more numbers than devices")
+        names
+            .find(|n| !taken(n))
+            .expect("there are more numbers than devices")
     }
 
     /// Adds a device, to the running machine if there is one. Its slot stays the same over resets.
@@ -166,7 +172,9 @@ impl Devices {
             return Err(DeviceError::Taken(name.into()));
         }
         let free = |slot: &u8| state.entries.iter().all(|e| e.slot != *slot);
-        let slot = (1..donjon_machine::pci::SLOTS).find(free).ok_or(PlugError::Full)?;
+        let slot = (1..donjon_machine::pci::SLOTS)
+            .find(free)
+            .ok_or(PlugError::Full)?;
         if let Some(Running { ram, bus }) = &state.running {
             bus.add(PciDevice::at(slot, attachment.function(ram)))?;
         }
@@ -269,6 +277,21 @@ impl Devices {
     /// The machine runs no more.
     pub(crate) fn powered_off(&self) {
         self.lock().running = None;
+    }
+}
+
+/// What stands before the first single comma, with double ones made single; and what behind it.
+fn split_path(text: &str) -> (String, Option<&str>) {
+    let (mut path, mut rest) = (String::new(), text);
+    loop {
+        match rest.find(',') {
+            None => return (path + rest, None),
+            Some(at) if rest[at + 1..].starts_with(',') => {
+                path += &rest[..=at];
+                rest = &rest[at + 2..];
+            }
+            Some(at) => return (path + &rest[..at], Some(&rest[at + 1..])),
+        }
     }
 }
 

@@ -2,8 +2,14 @@
 //! asserted about times: machines differ.
 
 mod boot;
+mod c;
+mod compare;
 mod cpu;
 mod guest;
+mod io;
+mod newc;
+mod report;
+mod rows;
 mod statistics;
 mod watch;
 
@@ -17,6 +23,8 @@ pub enum Bench {
     Boot(boot::Args),
     /// Time of fixed pieces of work, on the host itself, in donjon and in QEMU's TCG.
     Cpu(cpu::Args),
+    /// Throughput and latency of disks and network interfaces, on the host itself, in donjon and in QEMU with TCG.
+    Io(io::Args),
 }
 
 /// Measures it.
@@ -24,5 +32,6 @@ pub fn bench(what: &Bench) -> Result<()> {
     match what {
         Bench::Boot(args) => boot::boot(args),
         Bench::Cpu(args) => cpu::cpu(args),
+        Bench::Io(args) => io::io(args),
     }
 }

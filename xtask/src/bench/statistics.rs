@@ -1,4 +1,4 @@
-//! What is made of several measurements.
+//! What is made of several measurements, and how it is shown.
 
 /// The middle one, or the mean of the middle two; not a number if there is none.
 pub fn median(mut values: Vec<f64>) -> f64 {
@@ -14,6 +14,16 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 pub fn geometric_mean(values: &[f64]) -> f64 {
     let logarithms: f64 = values.iter().map(|v| v.ln()).sum();
     (logarithms / values.len() as f64).exp()
+}
+
+/// Three digits or more.
+pub fn number(value: f64) -> String {
+    match value {
+        v if v.is_nan() => "-".into(),
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
 }
 
 #[cfg(test)]

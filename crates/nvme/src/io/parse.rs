@@ -16,6 +16,15 @@ mod opcode {
     pub const DATASET_MANAGEMENT: u8 = 0x09;
 }
 
+/// The opcodes above, each with whether it changes what is on the disk.
+pub const OPCODES: [(u8, bool); 5] = [
+    (opcode::FLUSH, false),
+    (opcode::WRITE, true),
+    (opcode::READ, false),
+    (opcode::WRITE_ZEROES, true),
+    (opcode::DATASET_MANAGEMENT, true),
+];
+
 /// The most bytes that a command transfers: 1 MiB, as MDTS says.
 pub const MAX_TRANSFER: usize = 1 << 20;
 /// Deallocations of more are done piece by piece, so that each takes a bounded time.
@@ -93,15 +102,13 @@ pub fn parse(shared: &Shared, c: &Command) -> Result<Parsed, Status> {
         if c.nsid != NAMESPACE && c.nsid != ALL_NAMESPACES {
             return Err(Status::INVALID_NAMESPACE);
         }
-        return Ok(Parsed::Work(Work::new(Kind::Other, 0, false), 0, Operation::Flush));
+        return Ok(Parsed::Work(
+            Work::new(Kind::Other, 0, false),
+            0,
+            Operation::Flush,
+        ));
     }
-    let known = [
-        opcode::WRITE,
-        opcode::READ,
-        opcode::WRITE_ZEROES,
-        opcode::DATASET_MANAGEMENT,
-    ];
-    if !known.contains(&c.opcode) {
+    if !OPCODES.iter().any(|(code, _)| *code == c.opcode) {
         return Err(Status::INVALID_OPCODE);
     }
     if c.nsid != NAMESPACE {

@@ -82,13 +82,21 @@ pub fn parse(disk: &Disk, chain: Chain) -> Parsed {
             let Some(offset) = sector.checked_mul(SECTOR) else {
                 return answer(status::IOERR, 0);
             };
-            (offset, Operation::Read(writable.slice(0..data_len)), data_len as u32)
+            (
+                offset,
+                Operation::Read(writable.slice(0..data_len)),
+                data_len as u32,
+            )
         }
         kind::OUT => {
             let Some(offset) = sector.checked_mul(SECTOR) else {
                 return answer(status::IOERR, 0);
             };
-            (offset, Operation::Write(readable.slice(HEADER..readable.len())), 0)
+            (
+                offset,
+                Operation::Write(readable.slice(HEADER..readable.len())),
+                0,
+            )
         }
         kind::FLUSH => (0, Operation::Flush, 0),
         kind::GET_ID => {

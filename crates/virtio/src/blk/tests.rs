@@ -18,7 +18,10 @@ struct Rig {
 
 fn disk(directory: &Path, sectors: u64, read_only: bool, io_uring: bool) -> Arc<Disk> {
     let path = directory.join("disk.raw");
-    std::fs::File::create(&path).unwrap().set_len(sectors * SECTOR).unwrap();
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(sectors * SECTOR)
+        .unwrap();
     let options = Options {
         read_only,
         ..Options::default()
@@ -48,12 +51,7 @@ fn rig(read_only: bool, io_uring: bool) -> Rig {
 impl Rig {
     /// Sends a request and waits: its status and how many bytes were written.
     fn request(&mut self, kind: u32, sector: u64, data: &[Part]) -> (u8, u32) {
-        let header = [
-            kind.to_le_bytes().as_slice(),
-            &[0; 4],
-            &sector.to_le_bytes(),
-        ]
-        .concat();
+        let header = [kind.to_le_bytes().as_slice(), &[0; 4], &sector.to_le_bytes()].concat();
         self.driver.write(HEADER, &header);
         self.driver.write(STATUS, &[0xaa]);
         let parts: Vec<_> = [(HEADER, 16, false)]
@@ -81,14 +79,23 @@ fn what_is_written_is_read_again() {
         assert_eq!(rig.request(4, 0, &[]), (0, 1));
         let input = [(DATA + 0x8000, 1, true), (DATA + 0x9000, 4095, true)];
         assert_eq!(rig.request(0, 5, &input), (0, 4097));
-        let seen = [rig.driver.read(DATA + 0x8000, 1), rig.driver.read(DATA + 0x9000, 4095)].concat();
+        let seen = [
+            rig.driver.read(DATA + 0x8000, 1),
+            rig.driver.read(DATA + 0x9000, 4095),
+        ]
+        .concat();
         assert_eq!(seen, bytes);
         let mut id = [0; 20];
         assert_eq!(rig.request(8, 0, &[(DATA, 20, true)]), (0, 21));
         id.copy_from_slice(&rig.driver.read(DATA, 20));
         assert_eq!(&id, b"serial-no-1\0\0\0\0\0\0\0\0\0");
         // Write zeroes over the middle.
-        let segment = [6u64.to_le_bytes().as_slice(), &2u32.to_le_bytes(), &1u32.to_le_bytes()].concat();
+        let segment = [
+            6u64.to_le_bytes().as_slice(),
+            &2u32.to_le_bytes(),
+            &1u32.to_le_bytes(),
+        ]
+        .concat();
         rig.driver.write(DATA, &segment);
         assert_eq!(rig.request(13, 0, &[(DATA, 16, false)]), (0, 1));
         assert_eq!(rig.request(0, 5, &[(DATA, 4096, true)]), (0, 4097));
@@ -96,7 +103,12 @@ fn what_is_written_is_read_again() {
         zeroed[512..1536].fill(0);
         assert_eq!(rig.driver.read(DATA, 4096), zeroed);
         // Discard takes no flags.
-        let segment = [6u64.to_le_bytes().as_slice(), &2u32.to_le_bytes(), &0u32.to_le_bytes()].concat();
+        let segment = [
+            6u64.to_le_bytes().as_slice(),
+            &2u32.to_le_bytes(),
+            &0u32.to_le_bytes(),
+        ]
+        .concat();
         rig.driver.write(DATA, &segment);
         assert_eq!(rig.request(11, 0, &[(DATA, 16, false)]), (0, 1));
     }
@@ -111,9 +123,18 @@ fn what_cannot_be_done_is_an_error() {
     assert_eq!(rig.request(0, u64::MAX / 512, &data), (1, 1));
     assert_eq!(rig.request(0, 0, &[(DATA, 100, true)]), (1, 1), "no whole sector");
     assert_eq!(rig.request(77, 0, &data), (2, 1), "no such request");
-    let segment = [0u64.to_le_bytes().as_slice(), &u32::MAX.to_le_bytes(), &0u32.to_le_bytes()].concat();
+    let segment = [
+        0u64.to_le_bytes().as_slice(),
+        &u32::MAX.to_le_bytes(),
+        &0u32.to_le_bytes(),
+    ]
+    .concat();
     rig.driver.write(DATA, &segment);
-    assert_eq!(rig.request(11, 0, &[(DATA, 16, false)]), (1, 1), "too much at once");
+    assert_eq!(
+        rig.request(11, 0, &[(DATA, 16, false)]),
+        (1, 1),
+        "too much at once"
+    );
     assert_eq!(rig.request(11, 0, &[(DATA, 12, false)]), (1, 1), "half a segment");
     assert_eq!(rig.request(0, 0, &data), (0, 1025), "still alive");
 }
@@ -177,7 +198,10 @@ fn many_requests_are_under_way_at_once_and_survive_a_stop() {
     }
     rig.blk.notify(0);
     let state = rig.blk.stop_queue(0).unwrap();
-    assert_eq!((state.next_available, state.next_used), (COUNT as u16, COUNT as u16));
+    assert_eq!(
+        (state.next_available, state.next_used),
+        (COUNT as u16, COUNT as u16)
+    );
     let features = crate::device::feature::VERSION_1;
     rig.driver.state = state;
     rig.blk.start_queue(0, rig.driver.queue(0, features, &rig.told));
@@ -201,7 +225,11 @@ fn a_limit_holds_requests_back_and_lets_go_when_it_is_lifted() {
         // The first has what is in the bucket, the second goes into debt.
         assert_eq!(rig.request(0, 0, &[(DATA, 512, true)]), (0, 513));
     }
-    assert!(start.elapsed().as_millis() > 500, "three within {:?}", start.elapsed());
+    assert!(
+        start.elapsed().as_millis() > 500,
+        "three within {:?}",
+        start.elapsed()
+    );
     let far = "iops=1,iops-burst=1".parse().unwrap();
     rig.blk.disk().limiter().set(now, far);
     rig.blk.disk().limiter().set(now, Limit::default());

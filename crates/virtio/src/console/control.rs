@@ -83,13 +83,11 @@ impl Pending {
         } else if said(|p| &mut p.open) {
             (event::PORT_OPEN, 1, vec![])
         } else if said(|p| &mut p.resize) {
-            // Rows first: the specification has them the other way round, but Linux has always read this.
-            let (cols, rows) = size;
-            (
-                event::RESIZE,
-                0,
-                [rows.to_le_bytes(), cols.to_le_bytes()].concat(),
-            )
+            // In the specification's order, which Debian's kernels have too. Linux before and after some
+            // versions of 2025 reads the rows first; a device cannot tell.
+            let (columns, rows) = size;
+            let size = [columns.to_le_bytes(), rows.to_le_bytes()].concat();
+            (event::RESIZE, 0, size)
         } else {
             return None;
         };

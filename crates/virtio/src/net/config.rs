@@ -78,7 +78,6 @@ pub mod feature {
     }
 }
 
-
 /// virtio_net_config (virtio 1.2 §5.1.4).
 pub fn bytes(mac: Mac, link: bool, pairs: u16, mtu: u16) -> [u8; 12] {
     let mut c = [0; 12];

@@ -1,7 +1,7 @@
 //! The control queue (virtio 1.2 §5.1.6.5).
 
-use super::config::feature;
 use super::Shared;
+use super::config::feature;
 use crate::queue::{Chain, Queue, QueueState};
 use donjon_net::Mac;
 use std::sync::Arc;
@@ -56,7 +56,11 @@ impl Control {
                 self.queue.fail(crate::Violation::Request(why));
                 break;
             };
-            let answer = if self.carry_out(&chain).is_some() { OK } else { ERROR };
+            let answer = if self.carry_out(&chain).is_some() {
+                OK
+            } else {
+                ERROR
+            };
             chain.writable.store(last, &[answer]);
             self.queue.push(chain.head, 1);
         }

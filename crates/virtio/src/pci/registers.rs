@@ -143,7 +143,10 @@ impl Registers {
                 self.device.start_queue(n as u16, queue);
             }
             Err(why) => {
-                tracing::warn!(queue = n, "the guest's virtio driver must reset its device: {why}");
+                tracing::warn!(
+                    queue = n,
+                    "the guest's virtio driver must reset its device: {why}"
+                );
                 crate::Notifier::needs_reset(&*self.signals);
             }
         }
@@ -340,7 +343,11 @@ impl Registers {
         }
         self.status = saved.status & status::DRIVERS;
         self.features = saved.features;
-        (self.device_feature_select, self.driver_feature_select, self.queue_select) = saved.selects;
+        (
+            self.device_feature_select,
+            self.driver_feature_select,
+            self.queue_select,
+        ) = saved.selects;
         for (q, vector) in saved.queues.iter().zip(&self.signals.vectors) {
             vector.store(q.vector, SeqCst);
         }

@@ -84,7 +84,9 @@ pub enum DiskSpecError {
     #[error(transparent)]
     Options(#[from] OptionsError),
     /// Too long, or not for everyone.
-    #[error("serial={0}: a serial number has 1 to {SERIAL} letters, digits or other visible ASCII characters")]
+    #[error(
+        "serial={0}: a serial number has 1 to {SERIAL} letters, digits or other visible ASCII characters"
+    )]
     Serial(String),
     /// Not a name.
     #[error("name={0}: a device's name has 1 to 32 letters, digits, - and _")]
@@ -111,7 +113,7 @@ impl FromStr for DiskSpec {
     type Err = DiskSpecError;
 
     fn from_str(text: &str) -> Result<Self, DiskSpecError> {
-        let (path, rest) = split_path(text);
+        let (path, rest) = super::split_path(text);
         if path.is_empty() {
             return Err(DiskSpecError::NoFile);
         }
@@ -138,21 +140,6 @@ impl FromStr for DiskSpec {
         spec.limit = limit.map_err(|e| OptionsError::bad("limit", e))?;
         spec.check()?;
         Ok(spec)
-    }
-}
-
-/// What stands before the first single comma, with double ones made single; and what behind it.
-fn split_path(text: &str) -> (String, Option<&str>) {
-    let (mut path, mut rest) = (String::new(), text);
-    loop {
-        match rest.find(',') {
-            None => return (path + rest, None),
-            Some(at) if rest[at + 1..].starts_with(',') => {
-                path += &rest[..=at];
-                rest = &rest[at + 2..];
-            }
-            Some(at) => return (path + &rest[..at], Some(&rest[at + 1..])),
-        }
     }
 }
 
@@ -254,7 +241,10 @@ impl DiskDevice {
             lock: true,
         };
         let image = open(&spec.path, &options)?;
-        let serial = spec.serial.clone().unwrap_or_else(|| name.chars().take(SERIAL).collect());
+        let serial = spec
+            .serial
+            .clone()
+            .unwrap_or_else(|| name.chars().take(SERIAL).collect());
         Ok(Arc::new(Self {
             disk: Disk::new(image, serial, spec.limit),
             bus: spec.bus,

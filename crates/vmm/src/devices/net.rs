@@ -38,7 +38,12 @@ struct State {
 
 impl NetDevice {
     /// Connects it. Switches are in the directory `switches`, where it is called `port`.
-    pub fn connect(spec: &NetSpec, name: String, switches: &Path, port: &Name) -> Result<Arc<Self>, NetError> {
+    pub fn connect(
+        spec: &NetSpec,
+        name: String,
+        switches: &Path,
+        port: &Name,
+    ) -> Result<Arc<Self>, NetError> {
         let mac = match spec.mac {
             Some(mac) => mac,
             None => Mac::random().map_err(NetError::Mac)?,

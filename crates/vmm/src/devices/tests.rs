@@ -41,7 +41,10 @@ fn what_is_wrong_with_a_disk_is_said() {
 fn devices_have_names_of_their_own_and_slots_in_order() {
     let devices = Devices::new();
     assert_eq!(devices.add(Arc::new(RngDevice)).unwrap(), 1);
-    assert!(matches!(devices.add(Arc::new(RngDevice)), Err(DeviceError::Taken(_))));
+    assert!(matches!(
+        devices.add(Arc::new(RngDevice)),
+        Err(DeviceError::Taken(_))
+    ));
     let no_time = Duration::ZERO;
     assert!(matches!(
         devices.remove("rng", no_time, true),
@@ -70,14 +73,19 @@ fn devices_have_names_of_their_own_and_slots_in_order() {
     for n in 4..32 {
         devices.add(disk(n)).unwrap();
     }
-    assert!(matches!(devices.add(disk(99)), Err(DeviceError::Plug(PlugError::Full))));
+    assert!(matches!(
+        devices.add(disk(99)),
+        Err(DeviceError::Plug(PlugError::Full))
+    ));
 }
 
 #[test]
 fn what_a_device_does_not_do_is_said() {
     let devices = Devices::new();
     devices.add(Arc::new(RngDevice)).unwrap();
-    let limit = devices.with("rng", |d| d.set_limit(Limit::default())).unwrap_err();
+    let limit = devices
+        .with("rng", |d| d.set_limit(Limit::default()))
+        .unwrap_err();
     assert_eq!(limit.to_string(), "rng (rng): cannot be limited");
     assert!(devices.with("rng", |d| d.set_link(false)).is_err());
     assert!(devices.with("rng", |d| d.resize(1)).is_err());
@@ -88,13 +96,22 @@ fn a_disk_in_use_only_grows() {
     let devices = Devices::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
-    let spec = format!("{},format=raw,iops=10", file.path().display()).parse().unwrap();
-    devices.add(DiskDevice::open(&spec, "d".into(), 1).unwrap()).unwrap();
+    let spec = format!("{},format=raw,iops=10", file.path().display())
+        .parse()
+        .unwrap();
+    devices
+        .add(DiskDevice::open(&spec, "d".into(), 1).unwrap())
+        .unwrap();
     devices.with("d", |d| d.resize(2 << 20)).unwrap();
     assert_eq!(file.as_file().metadata().unwrap().len(), 2 << 20);
     let smaller = devices.with("d", |d| d.resize(1 << 20)).unwrap_err().to_string();
     assert!(smaller.contains("can only grow"), "{smaller}");
-    devices.with("d", |d| d.set_limit("bps=1M".parse().unwrap())).unwrap();
+    devices
+        .with("d", |d| d.set_limit("bps=1M".parse().unwrap()))
+        .unwrap();
     let options = devices.list().remove(0).options;
-    assert!(options.contains(",bps=1M") && !options.contains("iops"), "{options}");
+    assert!(
+        options.contains(",bps=1M") && !options.contains("iops"),
+        "{options}"
+    );
 }

@@ -1,7 +1,7 @@
 //! The guest's user space: the programs, and an init that runs them.
 
-use super::newc::Archive;
 use super::programs::Programs;
+use crate::bench::newc::Archive;
 use anyhow::{Context, Result};
 use std::path::Path;
 

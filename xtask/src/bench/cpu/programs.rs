@@ -1,8 +1,10 @@
 //! The programs, in one directory: they name each other without a path, so that guests and the host run the
 //! same files with the same words.
 
-use super::newc;
-use crate::command::{command, root, run};
+use crate::bench::c::{gcc, output, sources};
+use crate::bench::newc;
+use crate::bench::rows::WORDS;
+use crate::command::{command, run};
 use crate::prerequisites::find;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -10,8 +12,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The environment variable that selects rows.
-pub const WORDS: &str = "BENCH_ROWS";
 /// Where the sources are, from the workspace's root.
 const SOURCES: &str = "xtask/bench/cpu";
 /// Sources that are not linked into the program that has the rows.
@@ -55,13 +55,9 @@ impl Programs {
         c
     }
 
-    /// An error unless each word selects something.
-    pub fn check_words(&self, words: &str) -> Result<()> {
-        let list = output(self.rows().arg("list"))?;
-        match words.split(',').find(|w| !list.contains(w)) {
-            Some(word) => bail!("no row's name contains {word}; they are:\n{}", list.trim_end()),
-            None => Ok(()),
-        }
+    /// The names of all rows, in lines.
+    pub fn list(&self) -> Result<String> {
+        output(self.rows().arg("list"))
     }
 
     /// All, with their names.
@@ -83,11 +79,15 @@ impl Programs {
     }
 
     fn compile(&mut self) -> Result<()> {
-        let mut rows = gcc(&["-static", "-fno-math-errno"], &self.target("rows"));
-        rows.args(sources()?.iter().filter(|name| !APART.contains(&&name[..])));
+        let mut rows = gcc(SOURCES, &["-static", "-fno-math-errno"], &self.target("rows"));
+        rows.args(
+            sources(SOURCES)?
+                .iter()
+                .filter(|name| !APART.contains(&&name[..])),
+        );
         run(&mut rows)?;
-        run(gcc(&["-static", "-nostdlib"], &self.target("nothing")).arg("nothing.c"))?;
-        run(gcc(&["-E", "-P"], &self.target("unit.i")).arg("unit.c"))
+        run(gcc(SOURCES, &["-static", "-nostdlib"], &self.target("nothing")).arg("nothing.c"))?;
+        run(gcc(SOURCES, &["-E", "-P"], &self.target("unit.i")).arg("unit.c"))
     }
 
     fn take_compiler(&mut self) -> Result<()> {
@@ -105,41 +105,6 @@ impl Programs {
         }
         Ok(())
     }
-}
-
-/// In the sources' directory, so that paths of this host get into nothing.
-fn gcc(options: &[&str], target: &Path) -> Command {
-    let mut c = Command::new("gcc");
-    c.current_dir(root().join(SOURCES));
-    c.args(["-O2", "-Wall", "-Wextra", "-D_GNU_SOURCE"])
-        .args(options)
-        .arg("-o")
-        .arg(target);
-    c
-}
-
-/// The names of all sources in C, sorted: the same program from each checkout.
-fn sources() -> Result<BTreeSet<String>> {
-    let directory = root().join(SOURCES);
-    let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let names: Result<BTreeSet<_>> = names.collect();
-    Ok(names?.into_iter().filter(|name| name.ends_with(".c")).collect())
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let line = crate::command::shown(command);
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start: {line}"))?;
-    if !output.status.success() {
-        bail!(
-            "{} from: {line}\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Libraries in the output of ldd(1): the name each is looked for by, and where it is.

@@ -1,10 +1,10 @@
 //! The table for people: a line for each row, and the means.
 
-use super::compare::Row;
-use crate::bench::statistics::geometric_mean;
+use crate::bench::compare::Row;
+use crate::bench::statistics::{geometric_mean, number};
 use std::fmt::Write;
 
-/// Indices into [`Row::seconds`].
+/// Indices into [`Row::values`].
 const NATIVE: usize = 0;
 const DONJON: usize = 1;
 const TCG: usize = 2;
@@ -36,7 +36,7 @@ const RATIOS: [Ratio; 3] = [
 
 impl Ratio {
     fn value(&self, row: &Row) -> f64 {
-        row.seconds[self.of] / row.seconds[self.to]
+        row.values[self.of] / row.values[self.to]
     }
 }
 
@@ -51,7 +51,7 @@ pub fn table(rows: &[Row], tcg: bool) -> String {
         ratios.iter().map(|r| r.title.into()),
     );
     for row in rows {
-        let milliseconds = number(row.seconds[NATIVE] * 1e3);
+        let milliseconds = number(row.values[NATIVE] * 1e3);
         line(
             &mut text,
             &row.name,
@@ -61,9 +61,7 @@ pub fn table(rows: &[Row], tcg: bool) -> String {
     }
     let mut mean = |title: &str, rows: &[Row]| {
         // The same rows in every column.
-        let complete = rows
-            .iter()
-            .filter(|row| row.seconds.iter().all(|s| s.is_finite()));
+        let complete = rows.iter().filter(|row| row.values.iter().all(|s| s.is_finite()));
         let complete: Vec<_> = complete.collect();
         let values = ratios.iter().map(|r| {
             let values: Vec<_> = complete.iter().map(|row| r.value(row)).collect();
@@ -71,12 +69,12 @@ pub fn table(rows: &[Row], tcg: bool) -> String {
         });
         line(&mut text, title, "", values);
     };
-    for rows in rows.chunk_by(|a, b| group(a) == group(b)) {
-        mean(&format!("mean {}", group(&rows[0])), rows);
+    for rows in rows.chunk_by(|a, b| a.group() == b.group()) {
+        mean(&format!("mean {}", rows[0].group()), rows);
     }
     mean("mean", rows);
     if tcg {
-        let slower = rows.iter().filter(|r| r.seconds[DONJON] > r.seconds[TCG]);
+        let slower = rows.iter().filter(|r| r.values[DONJON] > r.values[TCG]);
         let names: Vec<_> = slower.map(|r| &r.name[..]).collect();
         let _ = match &names[..] {
             [] => writeln!(text, "slower than TCG: none"),
@@ -84,10 +82,6 @@ pub fn table(rows: &[Row], tcg: bool) -> String {
         };
     }
     text
-}
-
-fn group(row: &Row) -> &str {
-    row.name.split('/').next().unwrap_or_default()
 }
 
 fn line(text: &mut String, name: &str, time: &str, ratios: impl Iterator<Item = String>) {
@@ -98,16 +92,6 @@ fn line(text: &mut String, name: &str, time: &str, ratios: impl Iterator<Item = 
     text.push('\n');
 }
 
-/// Three digits or more.
-fn number(value: f64) -> String {
-    match value {
-        v if v.is_nan() => "-".into(),
-        v if v < 10.0 => format!("{v:.2}"),
-        v if v < 100.0 => format!("{v:.1}"),
-        v => format!("{v:.0}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +99,8 @@ mod tests {
     fn rows() -> Vec<Row> {
         let row = |name: &str, seconds: [f64; 3]| Row {
             name: name.into(),
-            seconds: seconds.into(),
+            values: seconds.into(),
+            tag: String::new(),
         };
         vec![
             row("integer/a", [0.1, 0.2, 0.8]),

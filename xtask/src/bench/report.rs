@@ -1,16 +1,16 @@
-//! What the rows print; xtask/bench/cpu/main.c says how.
+//! What the rows print; xtask/bench/cpu/main.c and xtask/bench/io/main.c say how.
 
 /// How one row went.
 #[derive(PartialEq, Debug)]
 pub enum Outcome {
     /// It did its work.
     Done {
-        /// Without warm-up.
-        seconds: f64,
-        /// Over its results.
-        checksum: String,
+        /// What was measured, without warm-up.
+        value: f64,
+        /// What belongs to it and is the same wherever it runs: a checksum over its results, or a unit.
+        tag: String,
     },
-    /// The CPU cannot run it, for this reason.
+    /// It cannot run there, for this reason, or is not meant to if there is none.
     Skipped(String),
     /// It ended early, for this reason if it gave one.
     Failed(String),
@@ -53,9 +53,9 @@ impl Report {
                     .rows
                     .push((name.into(), Outcome::Failed("no result".into()))),
                 "row" => {
-                    let done = rest.split_once(' ').and_then(|(seconds, checksum)| {
-                        let (seconds, checksum) = (seconds.parse().ok()?, checksum.into());
-                        Some(Outcome::Done { seconds, checksum })
+                    let done = rest.split_once(' ').and_then(|(value, tag)| {
+                        let (value, tag) = (value.parse().ok()?, tag.into());
+                        Some(Outcome::Done { value, tag })
                     });
                     report.set(
                         name,
@@ -94,6 +94,8 @@ mod tests {
         [    1.0] the kernel speaks\r\n\
         start a/skipped\r\n\
         skip a/skipped the CPU lacks it\r\n\
+        start a/absent\r\n\
+        skip a/absent\r\n\
         start a/failed\r\n\
         fail a/failed signal 4 (Illegal instruction)\r\n\
         start a/garbled\r\n\
@@ -106,14 +108,15 @@ mod tests {
     fn every_kind_of_line_is_understood() {
         let report = Report::parse(CONSOLE);
         let done = Outcome::Done {
-            seconds: 0.25,
-            checksum: "00ff".into(),
+            value: 0.25,
+            tag: "00ff".into(),
         };
         assert_eq!(report.row("a/done"), Some(&done));
         assert_eq!(
             report.row("a/skipped"),
             Some(&Outcome::Skipped("the CPU lacks it".into()))
         );
+        assert_eq!(report.row("a/absent"), Some(&Outcome::Skipped(String::new())));
         let signal = "signal 4 (Illegal instruction)";
         assert_eq!(report.row("a/failed"), Some(&Outcome::Failed(signal.into())));
         assert!(
@@ -121,7 +124,7 @@ mod tests {
         );
         assert_eq!(report.row("a/silent"), Some(&Outcome::Failed("no result".into())));
         assert_eq!(report.row("early/noise"), None);
-        assert_eq!((report.rows.len(), report.seconds), (5, Some(1.5)));
+        assert_eq!((report.rows.len(), report.seconds), (6, Some(1.5)));
     }
 
     #[test]

@@ -1,15 +1,24 @@
 //! Putting the reports of all machines and runs beside each other.
 
 use super::report::{Outcome, Report};
-use crate::bench::statistics::median;
+use super::statistics::median;
 
 /// Medians of one row; what did not run there is not a number.
 #[derive(Debug, PartialEq)]
 pub struct Row {
     /// GROUP/NAME.
     pub name: String,
-    /// Seconds on each machine, in the order given.
-    pub seconds: Vec<f64>,
+    /// What was measured on each machine, in the order given.
+    pub values: Vec<f64>,
+    /// What belongs to it: [`Outcome::Done`].
+    pub tag: String,
+}
+
+impl Row {
+    /// What its name begins with.
+    pub fn group(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
 }
 
 /// All rows.
@@ -33,21 +42,26 @@ pub fn compare(machines: &[(&str, &[Report])]) -> Compared {
         let (notes, problems) = (compared.notes.len(), compared.problems.len());
         let mut row = Row {
             name: name.clone(),
-            seconds: vec![],
+            values: vec![],
+            tag: String::new(),
         };
         for (machine, reports) in machines {
-            let mut times = vec![];
+            let mut values = vec![];
             for report in *reports {
                 match (report.row(name), expected) {
-                    (Some(Outcome::Done { checksum: ours, .. }), Outcome::Done { checksum: right, .. })
+                    (Some(Outcome::Done { tag: ours, .. }), Outcome::Done { tag: right, .. })
                         if ours != right =>
                     {
                         compared.problems.push(format!(
-                            "{name} in {machine}: the checksum of its results is {ours}, in {} it was {right}",
+                            "{name} in {machine}: its result is marked {ours}, in {} it was {right}",
                             machines[0].0
                         ));
                     }
-                    (Some(Outcome::Done { seconds, .. }), _) => times.push(*seconds),
+                    (Some(Outcome::Done { value, tag }), _) => {
+                        values.push(*value);
+                        row.tag.clone_from(tag);
+                    }
+                    (Some(Outcome::Skipped(why)), _) if why.is_empty() => {}
                     (Some(Outcome::Skipped(why)), _) => {
                         compared
                             .notes
@@ -63,7 +77,7 @@ pub fn compare(machines: &[(&str, &[Report])]) -> Compared {
                         .push(format!("{name} in {machine}: did not run")),
                 }
             }
-            row.seconds.push(median(times));
+            row.values.push(median(values));
         }
         // Once is enough, however many the runs.
         dedup_from(&mut compared.notes, notes);
@@ -102,7 +116,8 @@ mod tests {
             compared.rows,
             [Row {
                 name: "a".into(),
-                seconds: vec![2.0, 8.0]
+                values: vec![2.0, 8.0],
+                tag: "ff".into()
             }]
         );
         assert!(compared.notes.is_empty() && compared.problems.is_empty());
@@ -116,7 +131,7 @@ mod tests {
         assert_eq!(compared.rows.len(), 1);
         assert_eq!(
             compared.problems,
-            ["a in donjon: the checksum of its results is fe, in native it was ff"]
+            ["a in donjon: its result is marked fe, in native it was ff"]
         );
     }
 
@@ -126,8 +141,10 @@ mod tests {
         let donjon = [report("skip a no AVX\nfail b signal 4")];
         let compared = compare(&[("native", &native), ("donjon", &donjon)]);
         assert_eq!(compared.rows.len(), 1);
-        assert!(compared.rows[0].seconds[1].is_nan());
+        assert!(compared.rows[0].values[1].is_nan());
         assert_eq!(compared.notes, ["a in donjon: skipped: no AVX"]);
+        let meant = compare(&[("native", &[report("skip a ")]), ("donjon", &native)]);
+        assert!(meant.notes.is_empty() && meant.problems.is_empty());
         assert_eq!(
             compared.problems,
             ["b in donjon: failed: signal 4", "c in donjon: did not run"]
