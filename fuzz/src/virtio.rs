@@ -7,10 +7,12 @@
 use donjon_devices::Migrate;
 use donjon_disk::Disk;
 use donjon_memory::Ram;
+use donjon_net::{Backend, Pair as Cable, Port};
 use donjon_pci::Function;
 use donjon_virtio::balloon::Balloon;
 use donjon_virtio::blk::Blk;
 use donjon_virtio::console::Console;
+use donjon_virtio::net::{Net, Settings};
 use donjon_virtio::pci::VirtioPci;
 use donjon_virtio::rng::Rng;
 use donjon_virtio::vsock::Vsock;
@@ -43,6 +45,7 @@ enum Host {
     Console(Arc<Console>),
     Balloon(Arc<Balloon>),
     Vsock(Arc<Vsock>),
+    Net(Arc<Net>, Arc<dyn Port>),
 }
 
 /// A driver's side of one queue.
@@ -142,7 +145,7 @@ impl Rig {
     fn new(device: u8, features: [u8; 2]) -> Self {
         let ram = ram().clone();
         ram.fill(0, 0u8, RAM_SIZE);
-        let (host, function) = match device % 5 {
+        let (host, function) = match device % 6 {
             0 => (Host::Rng, VirtioPci::new(Rng::new(), &ram)),
             1 => {
                 let blk = Blk::new(disk().clone(), 2);
@@ -156,10 +159,21 @@ impl Rig {
                 let balloon = Balloon::new();
                 (Host::Balloon(balloon.clone()), VirtioPci::new(balloon, &ram))
             }
-            _ => (
+            4 => (
                 Host::Vsock(vsock().clone()),
                 VirtioPci::new(vsock().clone(), &ram),
             ),
+            _ => {
+                let (near, far) = Cable::new().expect("sockets");
+                let settings = Settings {
+                    mac: "52:54:00:00:00:01".parse().expect("an address"),
+                    mtu: Some(1500),
+                    limit: Default::default(),
+                };
+                let net = Net::new(Arc::new(near), settings);
+                let port = far.queue(0).expect("a port");
+                (Host::Net(net.clone(), port), VirtioPci::new(net, &ram))
+            }
         };
         Self {
             ram,
@@ -260,6 +274,8 @@ impl Rig {
             Host::Blk(_) => [word(s[2]), [0; 4], word(s[3]), word(s[4] & 1)].concat(),
             Host::Console(_) => [word(s[2]), [s[3], 0, s[4], 0]].concat(),
             Host::Balloon(_) => [word(s[2]), word(s[3]), word(s[4]), word(s[6])].concat(),
+            // A packet of 64 bytes behind its header, or a command.
+            Host::Net(..) => [word(s[2]), word(s[3]), word(s[4]), word(s[6])].concat(),
             Host::Vsock(_) => {
                 let cids = [CID.to_le_bytes(), 2u64.to_le_bytes()].concat();
                 let ports = [word(s[3]), word(s[4] & 3)].concat();
@@ -300,6 +316,16 @@ impl Rig {
                 balloon.set_target(u64::from(s[1]) << 12);
                 balloon.ask_statistics();
                 let _ = (balloon.actual(), balloon.statistics());
+            }
+            Host::Net(net, port) => {
+                net.set_link(s[1] & 1 == 0);
+                let mut packet = vec![0; 12];
+                packet[0] = s[1] >> 1;
+                packet[1] = s[2];
+                packet.extend(&data);
+                // Whatever is wrong with it.
+                let _ = port.send(&&packet[..]);
+                let _ = port.receive(&mut &mut [0; 2000][..]);
             }
             Host::Vsock(vsock) => {
                 if let Ok(mut stream) = UnixStream::connect(vsock.path()) {

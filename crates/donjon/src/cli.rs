@@ -136,6 +136,11 @@ pub struct RunArgs {
     #[arg(long = "net", value_name = "tap=IF|switch=NAME|none,…")]
     pub nets: Vec<NetSpec>,
 
+    /// What this terminal is connected to: the serial port (`ttyS0`), or a virtio console (`hvc0`), which is faster
+    /// and knows the terminal's size. The serial port's output is shown in any case.
+    #[arg(long, value_name = "DEVICE", default_value = "serial")]
+    pub console: ConsoleChoice,
+
     /// Sockets between host and guest (AF_VSOCK). The guest's connections to port P go to the Unix socket PATH_P;
     /// who connects to PATH and writes `CONNECT P` reaches the guest's port P.
     #[arg(long, value_name = "PATH[,cid=N]")]
@@ -211,6 +216,12 @@ pub struct DeviceAddArgs {
     /// A network interface, as for `donjon run`.
     #[arg(long, value_name = "tap=IF|switch=NAME|none,…", group = "device")]
     pub net: Option<NetSpec>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConsoleChoice {
+    Serial,
+    Virtio,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -85,10 +85,11 @@ fn tell<T: DeserializeOwned>(domain: &str, command: &Command) -> Result<T, Failu
 }
 
 fn table(devices: &[DeviceInfo]) -> String {
-    let width = devices.iter().map(|d| d.name.len()).chain([4]).max().unwrap_or(4);
-    let mut text = format!("{:<width$}  kind  slot  options\n", "name");
+    let widest = |of: fn(&DeviceInfo) -> usize| devices.iter().map(of).chain([4]).max().unwrap_or(4);
+    let (name, kind) = (widest(|d| d.name.len()), widest(|d| d.kind.len()));
+    let mut text = format!("{:<name$}  {:<kind$}  slot  options\n", "name", "kind");
     for d in devices {
-        let line = format!("{:<width$}  {:<4}  {:>4}  {}", d.name, d.kind, d.slot, d.options);
+        let line = format!("{:<name$}  {:<kind$}  {:>4}  {}", d.name, d.kind, d.slot, d.options);
         text += line.trim_end();
         text += "\n";
     }

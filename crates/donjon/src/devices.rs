@@ -5,7 +5,7 @@ use donjon_control::{DeviceChange, DeviceInfo, DeviceKind, REMOVAL, Refusal};
 use donjon_limit::Limit;
 use donjon_net::{Name as PortName, NetSpec};
 use donjon_vmm::devices::{
-    Attachment, BalloonDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice, VsockDevice,
+    Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice, VsockDevice,
     VsockSpec,
 };
 use std::path::PathBuf;
@@ -49,6 +49,13 @@ impl Board {
         let switches = self.switches.as_ref().ok_or_else(nowhere)?;
         let net = NetDevice::connect(spec, self.devices.free_name("net"), switches, &port)?;
         self.add(net)
+    }
+
+    /// Adds a paravirtual console.
+    pub fn add_console(&self) -> anyhow::Result<Arc<ConsoleDevice>> {
+        let console = ConsoleDevice::new();
+        self.add(console.clone())?;
+        Ok(console)
     }
 
     /// Connects host and guest by sockets.

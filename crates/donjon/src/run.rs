@@ -1,6 +1,6 @@
 //! `donjon run`.
 
-use crate::cli::{self, RunArgs, exit};
+use crate::cli::{self, ConsoleChoice, RunArgs, exit};
 use crate::devices::Board;
 use crate::failure::Failure;
 use crate::{control, figures, host_memory};
@@ -30,6 +30,10 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     // The files first: they fail faster than anything else.
     let boot = boot_source(args)?;
     let board = Arc::new(board(args)?);
+    let virtio_console = match args.console {
+        ConsoleChoice::Serial => None,
+        ConsoleChoice::Virtio => Some(board.add_console()?),
+    };
     let trace = args.trace.then(PerfMap::of_this_process).transpose()?;
     let trace = trace.map(Arc::new);
     let selected = engines::select(&Wanted {
@@ -48,6 +52,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         boot,
         no_reboot: args.no_reboot,
         devices: board.devices.clone(),
+        console: virtio_console,
     };
     let console = ConsoleConfig::stdio().context("cannot use standard input and output")?;
     let meter = Arc::new(Meter::new(args.cpus));
@@ -158,6 +163,9 @@ fn boot_source(args: &RunArgs) -> Result<BootSource, Failure> {
 /// --no-reboot it resets at once, so that scripts do not hang.
 fn default_command_line(args: &RunArgs) -> String {
     let mut line = String::from("console=ttyS0");
+    if args.console == ConsoleChoice::Virtio {
+        line += " console=hvc0";
+    }
     if args.kernel.is_none() {
         // The kernel's tests of its own ciphers are for kernel developers, and half of the boot.
         line += " quiet cryptomgr.notests";

@@ -1,7 +1,7 @@
 //! What a guest was told to be durable survives a donjon that is killed at any moment.
 //!
 //! A guest writes to a disk (`guest/load.c`) and says what it has flushed; donjon is killed; the image has to be sound
-//! and every sector in a state from the last flush on. `DONJON_KILLS=200` kills that often instead of twelve times;
+//! and every sector in a state from the last flush on. `DONJON_KILLS=200` kills that often instead of fifteen times;
 //! for more, run it without nextest's time limit: `DONJON_KILLS=500 cargo test -p donjon --test crash`.
 
 mod common;
@@ -15,7 +15,6 @@ use replay::{Load, SECTOR};
 use std::path::Path;
 use std::time::Duration;
 
-const LOAD: &str = include_str!("guest/load.c");
 /// Sectors of what is written to.
 const SECTORS: u64 = 32768;
 /// Kills until it starts with a new image.
@@ -23,8 +22,8 @@ const KILLS_PER_IMAGE: u64 = 4;
 
 /// How often each test kills.
 fn kills() -> u64 {
-    let tests = 4;
-    let text = std::env::var("DONJON_KILLS").unwrap_or("12".into());
+    let tests = 5;
+    let text = std::env::var("DONJON_KILLS").unwrap_or("15".into());
     let kills: u64 = text.parse().expect("DONJON_KILLS is a number");
     kills.div_ceil(tests)
 }
@@ -40,6 +39,7 @@ fn random() -> u64 {
 struct Target<'a> {
     /// The image's name.
     image: &'a str,
+    bus: &'a str,
     cpus: &'a str,
     /// The load's arguments in the guest, and what has to be done before.
     file: &'a str,
@@ -51,11 +51,12 @@ struct Target<'a> {
     extract: &'a dyn Fn(&Place, &Path) -> Vec<u8>,
 }
 
-/// Checks the image as a file: nothing wrong, and nothing leaked if it has been opened since the kill.
+/// Checks the image as a file: nothing wrong, and nothing leaked if it has been opened since the kill. How many clusters
+/// are.
 #[track_caller]
-fn check(place: &Place, image: &str, opened: bool) {
+fn check(place: &Place, image: &str, opened: bool) -> u64 {
     if !image.ends_with(".qcow2") {
-        return;
+        return 0;
     }
     let report = place.json(&["disk", "check", image]);
     assert_eq!(report["errors"], 0, "{report}");
@@ -69,13 +70,14 @@ fn check(place: &Place, image: &str, opened: bool) {
         // 3: leaks and nothing else (qemu-img(1)).
         assert!(matches!(code, Some(0 | 3)), "{code:?}: {text}");
     }
+    report["leaks"].as_u64().expect("a number")
 }
 
 fn survives(target: &Target<'_>) {
     let place = Place::new();
-    let args = place.with_programs(&[("load", LOAD)]);
+    let args = place.with_programs(&["load"]);
     let mut before = vec![];
-    let mut flushes = 0;
+    let (mut flushes, mut leaks) = (0, 0);
     for kill in 0..kills() {
         if kill % KILLS_PER_IMAGE == 0 {
             (target.make)(&place);
@@ -86,8 +88,10 @@ fn survives(target: &Target<'_>) {
             threads: 4,
         };
         let mut args: Vec<_> = args.iter().map(String::as_str).collect();
-        args.extend(["--cpus", target.cpus, "--disk", target.image]);
+        let disk = format!("{},bus={}", target.image, target.bus);
+        args.extend(["--cpus", target.cpus, "--disk", &disk]);
         let mut guest = Guest::boot(&place, &args);
+        guest.disk("disk0");
         guest.begin(&format!(
             "{} /load {} {} {SECTORS} {} {}",
             target.prepare, target.file, load.seed, load.threads, target.mode
@@ -103,7 +107,7 @@ fn survives(target: &Target<'_>) {
 
         let durable = load.durable(&output);
         flushes += durable.iter().sum::<u64>();
-        check(&place, target.image, false);
+        leaks += check(&place, target.image, false);
         let now = content(&place, target);
         if let Err(what) = load.check(target.mode == "device", &durable, &before, &now) {
             panic!("after kill {kill}, {durable:?} durable: {what}");
@@ -117,7 +121,10 @@ fn survives(target: &Target<'_>) {
         check(&place, target.image, true);
     }
     assert!(flushes > 0);
-    println!("{} kills, {flushes} writes flushed", kills());
+    println!(
+        "{} kills, {flushes} writes flushed, {leaks} clusters leaked and given back",
+        kills()
+    );
 }
 
 /// What is written to, as donjon and QEMU see it alike.
@@ -145,6 +152,7 @@ fn whole(_: &Place, raw: &Path) -> Vec<u8> {
 
 const DEVICE: Target<'_> = Target {
     image: "disk.raw",
+    bus: "virtio",
     cpus: "1",
     file: "/dev/vda",
     prepare: "",
@@ -173,6 +181,20 @@ fn a_qcow2_image_keeps_what_was_flushed() {
     survives(&Target {
         image: "disk.qcow2",
         cpus: "2",
+        make: &|place| {
+            remove(place, "disk.qcow2");
+            place.image("disk.qcow2", "qcow2", "16M");
+        },
+        ..DEVICE
+    });
+}
+
+#[test]
+fn an_nvme_disk_keeps_what_was_flushed() {
+    survives(&Target {
+        image: "disk.qcow2",
+        bus: "nvme",
+        file: "/dev/nvme0n1",
         make: &|place| {
             remove(place, "disk.qcow2");
             place.image("disk.qcow2", "qcow2", "16M");
@@ -232,4 +254,39 @@ fn a_file_system_keeps_what_was_flushed() {
         },
         ..DEVICE
     });
+}
+
+#[test]
+fn the_check_finds_what_is_lost_old_torn_or_wrong() {
+    let load = Load { seed: 7, threads: 3 };
+    let before = Load { seed: 6, threads: 0 }.base(SECTORS);
+    let durable = [150, 0, 90];
+    let now = load.disk(&durable, &before);
+    load.check(true, &durable, &before, &now)
+        .expect("nothing is wrong");
+    // More than was flushed is as good; less is not.
+    load.check(true, &[100, 0, 90], &before, &now)
+        .expect("more is there");
+    let less = load.disk(&[140, 0, 90], &before);
+    load.check(true, &durable, &before, &less)
+        .expect_err("flushed writes are missing");
+    let changed: Vec<_> = (0..SECTORS as usize)
+        .map(|s| s * SECTOR)
+        .filter(|s| now[*s..s + SECTOR] != before[*s..s + SECTOR])
+        .collect();
+    for at in [changed[0], changed[changed.len() / 2]] {
+        for damage in [
+            &before[at..at + SECTOR],
+            &before[at..at + SECTOR / 2],
+            &[0xa5],
+            &now[..SECTOR],
+        ] {
+            let mut bad = now.clone();
+            bad[at..at + damage.len()].copy_from_slice(damage);
+            if bad != now {
+                load.check(true, &durable, &before, &bad)
+                    .expect_err("it is damaged");
+            }
+        }
+    }
 }

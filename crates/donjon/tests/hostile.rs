@@ -6,7 +6,6 @@ use common::guest::Guest;
 use common::place::Place;
 use std::time::{Duration, Instant};
 
-const HOSTILE: &str = include_str!("guest/hostile.c");
 /// How much memory of its own a donjon may need for all that, beyond what it had, in KiB.
 const MEMORY: u64 = 160 << 10;
 
@@ -38,8 +37,8 @@ fn take(guest: &mut Guest, device: &str) -> String {
     found
 }
 
-fn give_back(guest: &mut Guest, address: &str) {
-    guest.sh(&format!("echo {address} >/sys/bus/pci/drivers/virtio-pci/bind"));
+fn give_back(guest: &mut Guest, address: &str, driver: &str) {
+    guest.sh(&format!("echo {address} >/sys/bus/pci/drivers/{driver}/bind"));
 }
 
 /// A piece of work for a guest and its disk.
@@ -52,18 +51,40 @@ fn work(guest: &mut Guest) -> Duration {
 #[test]
 fn a_hostile_driver_harms_nobody_else() {
     let place = Place::new();
-    let boot = place.with_programs(&[("hostile", HOSTILE)]);
+    let boot = place.with_programs(&["virtio", "nvme"]);
     let boot: Vec<_> = boot.iter().map(String::as_str).collect();
     place.image("a.qcow2", "qcow2", "16M");
+    place.image("c.qcow2", "qcow2", "16M");
     place.image("b.raw", "raw", "16M");
     let mut other = Guest::boot(&place, &["--name", "other", "--disk", "b.raw,format=raw"]);
-    let devices = ["--name", "evil", "--disk", "a.qcow2", "--net", "switch=lan"];
+    let devices = [
+        "--name",
+        "evil",
+        "--disk",
+        "a.qcow2",
+        "--net",
+        "switch=lan",
+        "--disk",
+        "c.qcow2,bus=nvme",
+        "--vsock",
+        "sock",
+    ];
     let mut evil = Guest::boot(&place, &[&boot[..], &devices].concat());
     let alone = work(&mut other);
+    evil.wait("[ -b /dev/nvme0n1 ]");
+    let nvme = evil.sh("cat /sys/class/nvme/nvme0/device/device");
     let (before, tasks) = (memory(&evil), threads(&evil));
-    for (seed, device) in (1..).zip(["0x1042", "0x1041", "0x1044"]) {
+    let cases = [
+        ("0x1042", "virtio", "virtio-pci"),
+        ("0x1041", "virtio", "virtio-pci"),
+        ("0x1044", "virtio", "virtio-pci"),
+        ("0x1045", "virtio", "virtio-pci"),
+        ("0x1053", "virtio", "virtio-pci"),
+        (&nvme, "nvme", "nvme"),
+    ];
+    for (seed, (device, program, driver)) in (1..).zip(cases) {
         let address = take(&mut evil, device);
-        evil.begin(&format!("/hostile {address} {seed} 4"));
+        evil.begin(&format!("/{program} {address} {seed} 3"));
         // The neighbour keeps its pace: half a core is its own at the least.
         let beside = work(&mut other);
         assert!(
@@ -79,19 +100,29 @@ fn a_hostile_driver_harms_nobody_else() {
         let now = memory(&evil);
         assert!(now < before + MEMORY, "{device}: from {before} to {now} KiB");
         // A reset heals it, and a driver finds nothing amiss.
-        give_back(&mut evil, &address);
+        give_back(&mut evil, &address, driver);
         assert!(
             threads(&evil) <= tasks + 8,
             "{device}: {tasks} threads became {}",
             threads(&evil)
         );
     }
-    evil.sh("dd if=/dev/urandom of=/tmp/x bs=1M count=4 2>/dev/null; dd if=/tmp/x of=/dev/vda bs=64k conv=fsync 2>/dev/null");
-    evil.sh("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/x");
+    evil.sh("dd if=/dev/urandom of=/tmp/x bs=1M count=4 2>/dev/null");
+    for serial in ["disk0", "disk1"] {
+        let disk = evil.disk(serial);
+        evil.sh(&format!(
+            "dd if=/tmp/x of=/dev/{disk} bs=64k conv=fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches"
+        ));
+        evil.sh(&format!(
+            "dd if=/dev/{disk} bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/x"
+        ));
+    }
     evil.sh("ip link set eth0 up && head -c 16 /dev/hwrng >/dev/null");
     let errors = evil.off().stderr;
     assert!(!errors.contains("panicked"), "{errors}");
     other.off();
-    place.ask(&["disk", "check", "a.qcow2"]).exits(0);
-    place.host("qemu-img", &["check", "-q", "a.qcow2"]);
+    for image in ["a.qcow2", "c.qcow2"] {
+        place.ask(&["disk", "check", image]).exits(0);
+        place.host("qemu-img", &["check", "-q", image]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The devices of a domain that can come and go: what they are over all resets, and where they are plugged in.
 
 mod balloon;
+mod console;
 mod disk;
 mod net;
 mod rng;
@@ -9,6 +10,7 @@ mod tests;
 mod vsock;
 
 pub use balloon::BalloonDevice;
+pub use console::ConsoleDevice;
 pub use disk::{Bus as DiskBus, DiskDevice, DiskError, DiskSpec, DiskSpecError};
 pub use net::{NetDevice, NetError};
 pub use rng::RngDevice;

@@ -2,7 +2,7 @@
 
 use crate::console::{Console, ConsoleConfig};
 use crate::crash::Crash;
-use crate::devices::Devices;
+use crate::devices::{ConsoleDevice, Devices};
 use crate::event::{ConsoleEvent, Control, Event, MachineEvent};
 use crate::meter::{Meter, VcpuStats};
 use crate::signals::SignalWatch;
@@ -10,6 +10,7 @@ use crate::vcpu;
 use donjon_engine::{Engine, EngineError, Partition};
 use donjon_machine::boot::{BootError, BootSource};
 use donjon_machine::{Machine, MachineError, MachineSpec, Outside};
+use donjon_virtio::console::ConsolePort;
 use donjon_x86::CpuState;
 use std::io;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct DomainSpec {
     pub no_reboot: bool,
     /// Its devices.
     pub devices: Arc<Devices>,
+    /// The one of them that the console is, if it is not the serial port.
+    pub console: Option<Arc<ConsoleDevice>>,
 }
 
 /// How a domain ended.
@@ -131,7 +134,7 @@ pub fn run(
     // Built before the terminal is taken over, so that most errors find it as it was.
     let built = supervisor.build(0, &console)?;
     console.attach_user().map_err(StartError::Console)?;
-    let mut incarnation = built.power_on(&console, meter)?;
+    let mut incarnation = built.power_on(spec, &console, meter)?;
     let mut reboots = 0;
     let outcome = loop {
         match supervisor.supervise(incarnation, &console) {
@@ -140,7 +143,9 @@ pub fn run(
         }
         reboots += 1;
         tracing::info!(reboots, "the guest reset the machine");
-        incarnation = supervisor.build(reboots, &console)?.power_on(&console, meter)?;
+        incarnation = supervisor
+            .build(reboots, &console)?
+            .power_on(spec, &console, meter)?;
     };
     Ok(Report {
         outcome,
@@ -169,14 +174,21 @@ struct Incarnation {
 
 impl Built {
     /// Starts the vCPUs.
-    fn power_on(self, console: &Console, meter: &Arc<Meter>) -> Result<Incarnation, StartError> {
+    fn power_on(self, spec: &DomainSpec, console: &Console, meter: &Arc<Meter>) -> Result<Incarnation, StartError> {
         let Self {
             machine,
             control,
             partition,
             states,
         } = self;
-        console.connect(machine.com1());
+        match spec.console.as_ref().and_then(|c| c.port()) {
+            Some(port) => {
+                port.connect(console.writer()).map_err(StartError::Console)?;
+                resize(&port, console);
+                console.connect(port);
+            }
+            None => console.connect(machine.com1().clone()),
+        }
         meter.begin(&control.attentions);
         let mut threads = vec![];
         for (index, state) in states.into_iter().enumerate() {
@@ -244,6 +256,11 @@ impl Supervisor<'_> {
         while alive > 0 {
             match self.next(None) {
                 Some(Event::VcpuDone(g)) if g == control.generation => alive -= 1,
+                Some(Event::Resized) => {
+                    if let Some(port) = self.spec.console.as_ref().and_then(|c| c.port()) {
+                        resize(&port, console);
+                    }
+                }
                 Some(event) => {
                     if let Some(news) = news(event, control.generation) {
                         control.stop();
@@ -266,7 +283,9 @@ impl Supervisor<'_> {
     fn last_words(&self, machine: &Machine, generation: u64, mut outcome: Outcome) -> Outcome {
         const STEP: Duration = Duration::from_millis(20);
         let mut give_up = user_wants_out(&outcome).then(|| Instant::now() + PATIENCE);
-        while !machine.com1().flush(STEP) && give_up.is_none_or(|at| Instant::now() < at) {
+        let console = self.spec.console.as_ref().and_then(|c| c.port());
+        let all_out = || machine.com1().flush(STEP) && console.as_ref().is_none_or(|c| c.flush(STEP));
+        while !all_out() && give_up.is_none_or(|at| Instant::now() < at) {
             while let Some(event) = self.next(Some(Instant::now())) {
                 if let Some(news) = news(event, generation).filter(user_wants_out) {
                     outcome = more_telling(Some(outcome), news);
@@ -287,6 +306,13 @@ impl Supervisor<'_> {
                 .recv_timeout(at.saturating_duration_since(Instant::now()))
                 .ok(),
         }
+    }
+}
+
+/// The guest's console gets the size of the terminal.
+fn resize(port: &ConsolePort, console: &Console) {
+    if let Some((columns, rows)) = console.size() {
+        port.resize(columns, rows);
     }
 }
 
@@ -311,7 +337,7 @@ fn more_telling(first: Option<Outcome>, second: Outcome) -> Outcome {
 fn news(event: Event, generation: u64) -> Option<Outcome> {
     Some(match event {
         Event::Machine(g, event) if g == generation => outcome_of(event),
-        Event::Machine(..) | Event::VcpuDone(_) => return None,
+        Event::Machine(..) | Event::VcpuDone(_) | Event::Resized => return None,
         Event::Console(ConsoleEvent::Left) => Outcome::Left,
         Event::Console(ConsoleEvent::OutputClosed(e)) => Outcome::ConsoleClosed(e),
         Event::Signal(n) => Outcome::Signal(n),

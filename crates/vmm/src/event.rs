@@ -16,8 +16,10 @@ pub(crate) enum Event {
     VcpuDone(u64),
     /// The console.
     Console(ConsoleEvent),
-    /// A signal to this process.
+    /// A signal to this process that ends it.
     Signal(i32),
+    /// The terminal has another size.
+    Resized,
 }
 
 /// Why a machine cannot go on.

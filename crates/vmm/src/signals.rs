@@ -1,7 +1,8 @@
-//! Signals that end the process: they end the domain first, so that the terminal gets its settings back.
+//! Signals that end the process: they end the domain first, so that the terminal gets its settings back. And the
+//! one that tells of the terminal's size.
 
 use crate::event::Event;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
 use std::io;
 use std::sync::mpsc::Sender;
@@ -15,11 +16,15 @@ pub(crate) struct SignalWatch {
 
 impl SignalWatch {
     pub fn start(events: Sender<Event>) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH])?;
         let handle = signals.handle();
         let thread = thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                if events.send(Event::Signal(signal)).is_err() {
+                let event = match signal {
+                    SIGWINCH => Event::Resized,
+                    other => Event::Signal(other),
+                };
+                if events.send(event).is_err() {
                     return;
                 }
             }

@@ -131,7 +131,7 @@ double disk_queue(const struct work *work, const char *target) {
     }
     /* Of what can be done only once, not much may pass before the clock starts. */
     bool warm = false, over = false;
-    double start = now(), end = start + (disk.once ? WARM_UP / 10 : WARM_UP);
+    double start = now(), end = start + (disk.once ? WARM_UP / 20 : WARM_UP);
     uint64_t done = 0;
     for (unsigned idle = work->depth, under_way = 0;;) {
         unsigned count = 0;

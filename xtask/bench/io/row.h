@@ -17,7 +17,7 @@ struct work {
 };
 
 /* Seconds until caches are warm and code is translated, and those measured then. */
-#define WARM_UP 0.25
+#define WARM_UP 0.5
 #define MEASURED 0.75
 
 /* Ends the row's process. */

@@ -97,6 +97,24 @@ impl Guest {
         text
     }
 
+    /// Waits until something holds for the shell, such as `[ -e /dev/vda ]`.
+    #[track_caller]
+    pub fn wait(&mut self, condition: &str) {
+        self.sh(&format!(
+            "n=0; until {condition}; do usleep 20000; n=$((n+1)); [ $n -lt 3000 ] || break; done; {condition}"
+        ));
+    }
+
+    /// What the guest calls the disk with this serial number, such as `vda`; waits until it has one.
+    #[track_caller]
+    pub fn disk(&mut self, serial: &str) -> String {
+        let files = "/sys/block/*/serial /sys/block/*/device/serial";
+        self.wait(&format!("grep -q '^{serial} *$' {files} 2>/dev/null"));
+        self.sh(&format!(
+            "grep -l '^{serial} *$' {files} 2>/dev/null | cut -d/ -f4"
+        ))
+    }
+
     /// Powers it off.
     #[track_caller]
     pub fn off(mut self) -> Finished {

@@ -82,14 +82,14 @@ impl Place {
         std::fs::metadata(self.path(name)).unwrap().blocks() * 512
     }
 
-    /// Arguments that boot the image `tiny` with these C programs, by name and source, in its root directory.
-    pub fn with_programs(&self, programs: &[(&str, &str)]) -> Vec<String> {
+    /// Arguments that boot the image `tiny` with these programs, which are `tests/guest/NAME.c`, in its root directory.
+    pub fn with_programs(&self, programs: &[&str]) -> Vec<String> {
         let image = images::tiny(&progress::Silent).expect("the image tiny");
         let mut initrd = std::fs::read(&image.initrd).unwrap();
         // The kernel unpacks archives one after the other.
         initrd.resize(initrd.len().next_multiple_of(4), 0);
-        for (name, source) in programs {
-            initrd.extend(newc(name, &self.compile(name, source)));
+        for name in programs {
+            initrd.extend(newc(name, &self.compile(name)));
         }
         let initrd = file(self.0.path(), "initrd", &initrd);
         let args = [
@@ -103,17 +103,10 @@ impl Place {
         args.map(str::to_owned).into()
     }
 
-    fn compile(&self, name: &str, source: &str) -> Vec<u8> {
-        let source = file(self.0.path(), &format!("{name}.c"), source.as_bytes());
+    fn compile(&self, name: &str) -> Vec<u8> {
+        let source = format!("{}/tests/guest/{name}.c", env!("CARGO_MANIFEST_DIR"));
         let options = [
-            "-static",
-            "-O1",
-            "-Wall",
-            "-Werror",
-            "-pthread",
-            "-o",
-            name,
-            arg(&source),
+            "-static", "-O1", "-Wall", "-Werror", "-pthread", "-o", name, &source,
         ];
         self.host("gcc", &options);
         std::fs::read(self.path(name)).expect("gcc made it")

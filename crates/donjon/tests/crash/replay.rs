@@ -103,6 +103,25 @@ impl Load {
         })
     }
 
+    /// The disk when just that has been done, with nothing discarded.
+    pub fn disk(&self, done: &[u64], before: &[u8]) -> Vec<u8> {
+        let mut disk = before.to_vec();
+        let sectors = (disk.len() / SECTOR) as u64;
+        for (thread, done) in (0..).zip(done) {
+            for (sequence, o) in (1..=*done).zip(self.operations(thread, sectors, true)) {
+                for sector in o.start..o.start + o.length {
+                    let content = match o.kind {
+                        Kind::Write => self.sector(thread, sequence, sector),
+                        Kind::Zero => [0; SECTOR],
+                        Kind::Discard => continue,
+                    };
+                    disk[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&content);
+                }
+            }
+        }
+        disk
+    }
+
     /// Whether `now` is what may be left of `before` when everything up to `durable` was flushed.
     pub fn check(&self, device: bool, durable: &[u64], before: &[u8], now: &[u8]) -> Result<(), String> {
         let sectors = (now.len() / SECTOR) as u64;

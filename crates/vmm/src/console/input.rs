@@ -1,7 +1,8 @@
-//! From the outside to the guest's serial port.
+//! From the outside to the guest's console.
 
 use crate::event::{ConsoleEvent, Event};
 use donjon_devices::serial::Serial;
+use donjon_virtio::console::ConsolePort;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,14 +15,31 @@ use std::thread::{self, JoinHandle};
 const ESCAPE: u8 = 0x1d;
 
 /// What takes the console's input.
-pub(super) trait Port: Send + Sync {
+pub(crate) trait Port: Send + Sync {
     /// Takes as many bytes as it has room for. After it took less than all, [`Link::room`] follows.
     fn push(&self, bytes: &[u8]) -> usize;
+
+    /// Whom to tell that there is room again.
+    fn on_room(&self, room: Box<dyn Fn() + Send + Sync>);
 }
 
 impl Port for Serial {
     fn push(&self, bytes: &[u8]) -> usize {
         Serial::push(self, bytes)
+    }
+
+    fn on_room(&self, room: Box<dyn Fn() + Send + Sync>) {
+        Serial::on_room(self, room);
+    }
+}
+
+impl Port for ConsolePort {
+    fn push(&self, bytes: &[u8]) -> usize {
+        self.input(bytes)
+    }
+
+    fn on_room(&self, room: Box<dyn Fn() + Send + Sync>) {
+        ConsolePort::on_room(self, room);
     }
 }
 
@@ -43,16 +61,16 @@ impl Link {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Input goes to `serial` from now on.
-    pub fn connect(self: &Arc<Self>, serial: &Arc<Serial>) {
+    /// Input goes to `port` from now on.
+    pub fn connect(self: &Arc<Self>, port: Arc<dyn Port>) {
         // Weakly: the link refers to the port.
         let link = Arc::downgrade(self);
-        serial.on_room(move || {
+        port.on_room(Box::new(move || {
             if let Some(link) = link.upgrade() {
                 link.room();
             }
-        });
-        self.set_port(Some(serial.clone()));
+        }));
+        self.set_port(Some(port));
     }
 
     /// Input waits.

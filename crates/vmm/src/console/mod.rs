@@ -9,7 +9,7 @@ mod output;
 mod terminal;
 
 use crate::event::Event;
-use donjon_devices::serial::Serial;
+pub(crate) use input::Port;
 use input::{Input, Link};
 use output::Writer;
 use std::fs::File;
@@ -89,8 +89,13 @@ impl Console {
     }
 
     /// Input goes to `port` from now on.
-    pub fn connect(&self, port: &Arc<Serial>) {
+    pub fn connect(&self, port: Arc<dyn Port>) {
         self.link.connect(port);
+    }
+
+    /// Columns and rows of the terminal, if there is one.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        self.terminal.as_ref()?.size()
     }
 
     /// Input waits.

@@ -1,6 +1,6 @@
 //! The user's terminal in raw mode, for as long as a domain has it.
 
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -24,6 +24,14 @@ impl RawTerminal {
         raw.make_raw();
         tcsetattr(&terminal, OptionalActions::Now, &raw)?;
         Ok(Some(Self { terminal, before }))
+    }
+}
+
+impl RawTerminal {
+    /// Columns and rows, if it knows.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        let size = tcgetwinsize(&self.terminal).ok()?;
+        (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
     }
 }
 

@@ -138,6 +138,7 @@ fn domain(
         },
         no_reboot,
         devices: Devices::new(),
+        console: None,
     };
     let engine = Scripted {
         script: Arc::new(script),

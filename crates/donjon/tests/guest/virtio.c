@@ -1,58 +1,10 @@
 // `hostile BDF SEED SECONDS`: drives a virtio device, whose driver has let go of it, as no driver would.
-//
-// What the device may write to is kept to memory of this program's, and to addresses where no RAM is, so that the
-// guest itself lives on.
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
+#include "pci.h"
 
-enum { PAGES = 64, PAGE = 4096, COMMON = 1, NOTIFY = 2, ISR = 3, DEVICE = 4 };
+enum { COMMON = 1, NOTIFY, ISR, DEVICE };
 
-static uint64_t state;
-static unsigned char *memory;
-static uint64_t physical[PAGES];
-static int config;
 static volatile unsigned char *area[6];
 static uint32_t area_length[6];
-
-static uint64_t any(void)
-{
-	state ^= state >> 12;
-	state ^= state << 25;
-	state ^= state >> 27;
-	return state * 0x2545f4914f6cdd1d >> 16;
-}
-
-static uint64_t below(uint64_t n)
-{
-	return any() % n;
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-// An address for the device: this program's, or nobody's.
-static uint64_t address(void)
-{
-	static const uint64_t nowhere[] = {
-		0, 1, 0xffffffff, 0x100000000, ~0ull, ~0xfffull, ~15ull, 1ull << 63, 0xfee00000, 0xfec00000, 0xe0000000,
-		0xfffff000, 1ull << 52, 0x7fffffffffffffff,
-	};
-	// Low memory is RAM: descriptors there may be read but not written, so only for rings that are read.
-	if (below(4))
-		return physical[below(PAGES)] + (below(2) ? 0 : below(PAGE));
-	return nowhere[2 + below(sizeof nowhere / sizeof *nowhere - 2)];
-}
 
 static void out(int which, uint32_t at, int size, uint64_t value)
 {
@@ -151,62 +103,26 @@ static void notify(void)
 		out(NOTIFY, 4 * below(area_length[NOTIFY] / 4), below(2) ? 2 : 4, below(4) ? below(4) : any());
 }
 
-static void map(int at)
+static void capability(int at, unsigned char *cap)
 {
-	unsigned char cap[16];
-	if (pread(config, cap, 16, at) != 16 || cap[0] != 9)
+	(void)at;
+	if (cap[0] != 9 || cap[3] < COMMON || cap[3] > DEVICE || area[cap[3]])
 		return;
-	uint32_t offset, length;
+	uint32_t offset;
+	uint64_t size;
 	memcpy(&offset, cap + 8, 4);
-	memcpy(&length, cap + 12, 4);
-	if (cap[3] < COMMON || cap[3] > DEVICE || area[cap[3]])
-		return;
-	char name[32];
-	snprintf(name, sizeof name, "resource%u", cap[4]);
-	int fd = open(name, O_RDWR);
-	struct stat s;
-	if (fd < 0 || fstat(fd, &s))
-		die(name);
-	unsigned char *bar = mmap(NULL, s.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (bar == MAP_FAILED)
-		die(name);
-	area[cap[3]] = bar + offset;
-	area_length[cap[3]] = length;
+	memcpy(&area_length[cap[3]], cap + 12, 4);
+	area[cap[3]] = map(cap[4], &size) + offset;
 }
 
 int main(int argc, char **argv)
 {
-	if (argc != 4 || chdir("/sys/bus/pci/devices") || chdir(argv[1]))
-		die("usage");
-	state = strtoull(argv[2], NULL, 10) * 2654435761 + 1;
-	config = open("config", O_RDWR);
-	int enable = open("enable", O_WRONLY);
-	if (config < 0 || enable < 0 || write(enable, "1", 1) != 1)
-		die("config");
-	uint16_t command = 6 | 1 << 10; // Memory, bus master, no INTx.
-	pwrite(config, &command, 2, 4);
-	unsigned char next = 0;
-	for (pread(config, &next, 1, 0x34); next; pread(config, &next, 1, next + 1))
-		map(next);
+	time_t end = begin(argc, argv, capability);
 	if (!area[COMMON] || !area[NOTIFY])
 		die("capabilities");
-	unsigned char saved[64];
-	pread(config, saved, sizeof saved, 0);
-
-	memory = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (memory == MAP_FAILED || mlock(memory, PAGES * PAGE))
-		die("memory");
-	int pagemap = open("/proc/self/pagemap", O_RDONLY);
-	for (int i = 0; i < PAGES; i++) {
-		uint64_t entry = 0;
-		pread(pagemap, &entry, 8, ((uintptr_t)memory / PAGE + i) * 8);
-		physical[i] = (entry & ((1ull << 55) - 1)) * PAGE;
-		if (!physical[i])
-			die("pagemap");
-	}
 
 	unsigned long rounds = 0, started = 0;
-	for (time_t end = time(NULL) + atoi(argv[3]); time(NULL) < end; rounds++) {
+	for (; time(NULL) < end; rounds++) {
 		if (below(4))
 			status(0);
 		status(1);
@@ -229,14 +145,9 @@ int main(int argc, char **argv)
 			case 2: // The rings change while they are used.
 				fill();
 				break;
-			case 3: { // Configuration space: BARs that move, no bus master, capabilities.
-				uint32_t value = any();
-				int size = 1 << below(3);
-				pwrite(config, &value, size, below(64) * 4 / size * size);
-				pwrite(config, saved + 16, 24, 16);
-				pwrite(config, &command, 2, 4);
+			case 3:
+				scribble();
 				break;
-			}
 			case 4: // Its reads have effects too.
 				for (int i = 0; i < 64; i += 4)
 					(void)*(volatile uint32_t *)(area[COMMON + below(4)] + below(4) * 4);
@@ -244,6 +155,7 @@ int main(int argc, char **argv)
 			}
 		}
 	}
+	restore();
 	status(0);
 	printf("hostile: %lu rounds, %lu started\n", rounds, started);
 	return started == 0;
