@@ -125,14 +125,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub name: Option<Name>,
 
-    /// A disk, on an image that `donjon disk create` or others made:
-    /// FILE[,format=raw|qcow2][,bus=virtio|nvme][,ro][,serial=S][,name=NAME][,queues=N][,bps=100M][,iops=1000].
-    /// May be given several times.
+    /// A disk, on an image that `donjon disk create` or others made: FILE, and behind it any of
+    /// `,format=raw|qcow2`, `,bus=virtio|nvme`, `,ro`, `,serial=S`, `,name=NAME`, `,queues=N`, `,bps=100M` and
+    /// `,iops=1000`. May be given several times.
     #[arg(long = "disk", value_name = "FILE,…")]
     pub disks: Vec<DiskSpec>,
 
-    /// A network interface: tap=IF for the host's interface IF, switch=NAME for other domains, or none, and behind
-    /// that [,mac=52:54:00:00:00:01][,mtu=N][,queues=N][,bps=100M][,iops=1000]. May be given several times.
+    /// A network interface: `tap=IF` for the host's interface IF, `switch=NAME` for other domains, or `none`, and
+    /// behind it any of `,mac=52:54:00:00:00:01`, `,mtu=N`, `,queues=N`, `,bps=100M` and `,iops=1000`. May be given
+    /// several times.
     #[arg(long = "net", value_name = "tap=IF|switch=NAME|none,…")]
     pub nets: Vec<NetSpec>,
 

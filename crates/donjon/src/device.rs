@@ -89,7 +89,10 @@ fn table(devices: &[DeviceInfo]) -> String {
     let (name, kind) = (widest(|d| d.name.len()), widest(|d| d.kind.len()));
     let mut text = format!("{:<name$}  {:<kind$}  slot  options\n", "name", "kind");
     for d in devices {
-        let line = format!("{:<name$}  {:<kind$}  {:>4}  {}", d.name, d.kind, d.slot, d.options);
+        let line = format!(
+            "{:<name$}  {:<kind$}  {:>4}  {}",
+            d.name, d.kind, d.slot, d.options
+        );
         text += line.trim_end();
         text += "\n";
     }

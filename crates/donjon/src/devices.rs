@@ -5,8 +5,8 @@ use donjon_control::{DeviceChange, DeviceInfo, DeviceKind, REMOVAL, Refusal};
 use donjon_limit::Limit;
 use donjon_net::{Name as PortName, NetSpec};
 use donjon_vmm::devices::{
-    Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice, VsockDevice,
-    VsockSpec,
+    Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice,
+    VsockDevice, VsockSpec,
 };
 use std::path::PathBuf;
 use std::sync::Arc;

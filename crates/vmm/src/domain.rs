@@ -174,7 +174,12 @@ struct Incarnation {
 
 impl Built {
     /// Starts the vCPUs.
-    fn power_on(self, spec: &DomainSpec, console: &Console, meter: &Arc<Meter>) -> Result<Incarnation, StartError> {
+    fn power_on(
+        self,
+        spec: &DomainSpec,
+        console: &Console,
+        meter: &Arc<Meter>,
+    ) -> Result<Incarnation, StartError> {
         let Self {
             machine,
             control,
