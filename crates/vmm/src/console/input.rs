@@ -197,6 +197,9 @@ mod tests {
             self.0.lock().unwrap().extend_from_slice(&bytes[..n]);
             n
         }
+
+        // The test calls `room` itself.
+        fn on_room(&self, _: Box<dyn Fn() + Send + Sync>) {}
     }
 
     fn source(bytes: &[u8]) -> File {
