@@ -16,7 +16,8 @@ pub use requests::{Operation, Request, Requests};
 
 use donjon_block::Image;
 use donjon_limit::{Limit, Limiter};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use workers::Workers;
 
@@ -30,6 +31,9 @@ pub struct Disk {
     limiter: Limiter,
     workers: Workers,
     background: bool,
+    /// Writes wait for room.
+    full: AtomicBool,
+    heard: OnceLock<Box<dyn Fn(bool) + Send + Sync>>,
 }
 
 impl Disk {
@@ -50,6 +54,8 @@ impl Disk {
             image,
             serial,
             background,
+            full: AtomicBool::new(false),
+            heard: OnceLock::new(),
         })
     }
 
@@ -71,6 +77,26 @@ impl Disk {
     /// Whether guests may not write.
     pub fn read_only(&self) -> bool {
         self.image.read_only()
+    }
+
+    /// Whether the guest's writes wait because the host's file system is full.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Relaxed)
+    }
+
+    /// Whom to tell when that changes. Can be set once.
+    pub fn on_full(&self, heard: impl Fn(bool) + Send + Sync + 'static) {
+        // A second one is ignored: a disk has one owner.
+        let _ = self.heard.set(Box::new(heard));
+    }
+
+    fn set_full(&self, full: bool) {
+        if self.is_full() != full
+            && self.full.swap(full, Relaxed) != full
+            && let Some(heard) = self.heard.get()
+        {
+            heard(full);
+        }
     }
 
     /// What it may do.

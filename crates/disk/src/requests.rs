@@ -364,16 +364,16 @@ impl Requests {
     fn conclude(&mut self, request: Request, result: io::Result<()>) {
         match result {
             Err(e) if is_full(&e) && request.operation.writes() => {
-                if self.full.is_empty() {
-                    let image = self.disk.image.path().display();
-                    tracing::warn!(
-                        "no room for {image} on the host: {e}; the guest's writes wait until there is"
-                    );
-                }
+                self.disk.set_full(true);
                 self.full.push(request);
                 self.retry_at = Some(Instant::now() + RETRY);
             }
-            result => self.done.push_back((request.token, result)),
+            result => {
+                if result.is_ok() && request.operation.writes() {
+                    self.disk.set_full(false);
+                }
+                self.done.push_back((request.token, result));
+            }
         }
     }
 }

@@ -191,3 +191,141 @@ fn timespec(d: Duration) -> Timespec {
         tv_nsec: d.subsec_nanos().into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Condvar;
+    use std::thread::ThreadId;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// What a service was asked to do, by whom.
+    #[derive(Default)]
+    struct Log {
+        runs: Mutex<Vec<(On, ThreadId)>>,
+        more: Condvar,
+        finished: AtomicUsize,
+    }
+
+    impl Log {
+        fn count(&self, on: On) -> usize {
+            self.runs.lock().unwrap().iter().filter(|r| r.0 == on).count()
+        }
+
+        fn wait(&self, on: On, times: usize) {
+            let runs = self.runs.lock().unwrap();
+            let few = |runs: &mut Vec<(On, ThreadId)>| runs.iter().filter(|r| r.0 == on).count() < times;
+            let (_runs, late) = self.more.wait_timeout_while(runs, LONG, few).unwrap();
+            assert!(!late.timed_out(), "fewer than {times} runs");
+        }
+    }
+
+    /// Notes its runs; has work left as often as told.
+    struct Noted {
+        log: Arc<Log>,
+        left: usize,
+        wait: Vec<Waited>,
+        until: Option<Instant>,
+    }
+
+    impl Service for Noted {
+        fn run(&mut self, on: On) -> bool {
+            self.log
+                .runs
+                .lock()
+                .unwrap()
+                .push((on, std::thread::current().id()));
+            self.log.more.notify_all();
+            let left = self.left > 0;
+            self.left = self.left.saturating_sub(1);
+            left
+        }
+
+        fn wait(&mut self) -> Wait {
+            Wait {
+                files: self.wait.clone(),
+                until: self.until.take(),
+            }
+        }
+
+        fn finish(&mut self) {
+            self.log.finished.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn noted() -> (Arc<Log>, Noted) {
+        let log = Arc::new(Log::default());
+        let service = Noted {
+            log: log.clone(),
+            left: 0,
+            wait: vec![],
+            until: None,
+        };
+        (log, service)
+    }
+
+    #[test]
+    fn a_notification_is_served_where_it_comes_from() {
+        let (log, service) = noted();
+        let server = Server::start("noted", service).unwrap();
+        log.wait(On::Thread, 1);
+        // The thread may hold it still; then it is that which is woken.
+        while log.count(On::Vcpu) == 0 {
+            server.notify();
+        }
+        let runs = log.runs.lock().unwrap();
+        let inline = runs.iter().find(|r| r.0 == On::Vcpu).unwrap();
+        assert_eq!(inline.1, std::thread::current().id());
+        assert_ne!(runs[0].1, std::thread::current().id());
+    }
+
+    #[test]
+    fn what_is_left_is_done_on_its_own_thread() {
+        let (log, mut service) = noted();
+        service.left = 5;
+        let _server = Server::start("noted", service).unwrap();
+        log.wait(On::Thread, 6);
+    }
+
+    #[test]
+    fn it_runs_when_its_time_has_come_or_its_file_is_ready() {
+        let (log, mut service) = noted();
+        let file = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        service.wait = vec![(file.clone(), PollFlags::IN)];
+        service.until = Some(Instant::now() + Duration::from_millis(5));
+        let _server = Server::start("noted", service).unwrap();
+        log.wait(On::Thread, 2);
+        rustix::io::write(&file, &1u64.to_ne_bytes()).unwrap();
+        // It stays ready: nobody reads it.
+        log.wait(On::Thread, 5);
+    }
+
+    #[test]
+    fn it_is_finished_once_and_runs_no_more() {
+        let (log, service) = noted();
+        let server = Server::start("noted", service).unwrap();
+        log.wait(On::Thread, 1);
+        let wake = server.waker();
+        assert!(server.with(|s| s.left).is_some());
+        assert!(server.stop().is_some());
+        assert_eq!(log.finished.load(SeqCst), 1);
+        let runs = log.runs.lock().unwrap().len();
+        wake();
+        std::thread::sleep(Duration::from_millis(10));
+        assert_eq!(log.runs.lock().unwrap().len(), runs);
+
+        let (log, service) = noted();
+        drop(Server::start("noted", service).unwrap());
+        assert_eq!(log.finished.load(SeqCst), 1, "dropping stops as well");
+    }
+
+    #[test]
+    fn a_busy_service_can_be_looked_at() {
+        let (log, mut service) = noted();
+        service.left = usize::MAX;
+        let server = Server::start("noted", service).unwrap();
+        log.wait(On::Thread, 10);
+        assert!(server.with(|s| std::mem::take(&mut s.left)).is_some());
+    }
+}

@@ -20,6 +20,7 @@ use donjon_limit::Limit;
 use donjon_machine::Machine;
 use donjon_machine::pci::{Bus, Device as PciDevice, Function, PlugError};
 use donjon_memory::Ram;
+use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -295,6 +296,18 @@ fn split_path(text: &str) -> (String, Option<&str>) {
             Some(at) => return (path + &rest[..at], Some(&rest[at + 1..])),
         }
     }
+}
+
+/// Tells the user on standard error.
+fn notice(text: &str) {
+    let mut err = std::io::stderr();
+    // A terminal may be in raw mode.
+    let line = match err.is_terminal() {
+        true => format!("\r\ndonjon: {text}\r\n"),
+        false => format!("donjon: {text}\n"),
+    };
+    // A closed standard error is no reason to stop.
+    let _ = err.write_all(line.as_bytes());
 }
 
 /// Whether it is a device's name.

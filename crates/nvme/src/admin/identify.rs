@@ -111,8 +111,8 @@ fn namespace(disk: &Disk, data: &mut [u8; LEN]) {
     // NSFEAT: the preferred sizes below are valid.
     data[24] = 1 << 4;
     // NLBAF and FLBAS: format 0 is the only one.
-    // DLFEAT: Write Zeroes may deallocate; what a deallocated block reads as is not said.
-    data[33] = 1 << 3;
+    // DLFEAT: Write Zeroes may deallocate; what is deallocated reads as zeroes.
+    data[33] = 1 << 3 | 1;
     // NPWG, NPWA, NPDG and NPDA, zero-based: the blocks of a host's file system, 4 KiB.
     for at in [64, 66, 68, 70] {
         put(data, at, &7u16.to_le_bytes());

@@ -82,7 +82,8 @@ impl Work {
         if *len == 0 {
             self.ranges.pop_front();
         }
-        Some((at, Operation::Discard { len: n }))
+        // Not a discard: what is deallocated has to read as zeroes (DLFEAT).
+        Some((at, Operation::WriteZeroes { len: n, unmap: true }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Disks.
 
-use super::{Attachment, NotPossible};
+use super::{Attachment, NotPossible, notice};
 use donjon_block::{Format, OpenError, Options as OpenOptions, open};
 use donjon_disk::Disk;
 use donjon_limit::Limit;
@@ -241,12 +241,21 @@ impl DiskDevice {
             lock: true,
         };
         let image = open(&spec.path, &options)?;
+        let path = spec.path.clone();
         let serial = spec
             .serial
             .clone()
             .unwrap_or_else(|| name.chars().take(SERIAL).collect());
+        let disk = Disk::new(image, serial, spec.limit);
+        disk.on_full(move |full| {
+            let path = path.display();
+            notice(&match full {
+                true => format!("no room for {path} on the host; the guest's writes wait until there is"),
+                false => format!("there is room for {path} again"),
+            });
+        });
         Ok(Arc::new(Self {
-            disk: Disk::new(image, serial, spec.limit),
+            disk,
             bus: spec.bus,
             queues: spec.queues.unwrap_or(cpus.clamp(1, 4) as u16),
             spec: Mutex::new(spec.clone()),
@@ -270,7 +279,11 @@ impl Attachment for DiskDevice {
     }
 
     fn options(&self) -> String {
-        self.spec.lock().unwrap_or_else(|e| e.into_inner()).to_string()
+        let options = self.spec.lock().unwrap_or_else(|e| e.into_inner()).to_string();
+        match self.disk.is_full() {
+            true => options + " (waits for room on the host)",
+            false => options,
+        }
     }
 
     fn function(&self, ram: &Arc<Ram>) -> Arc<dyn Function> {
