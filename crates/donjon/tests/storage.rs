@@ -149,9 +149,11 @@ fn discarded_and_zeroed_room_goes_back_to_the_host() {
         assert_eq!(guest.sh(&zeroes("1", "2")), "0");
         assert_eq!(guest.sh(&zeroes("4", "4")), "0");
         assert_ne!(guest.sh(&zeroes("0", "1")), "0");
+        // Over NVMe it is for the driver to decide whether it asks for that, and Linux 6.1 does not.
+        let back = if disk.starts_with("nvme") { 0 } else { 3 * MIB };
         let less = place.allocated(image);
         assert!(
-            less + 3 * MIB <= full + MIB && less + 10 * MIB >= full,
+            less + back <= full + MIB && less + 10 * MIB >= full,
             "{image}: {full} to {less}"
         );
         guest.sh(&format!(
