@@ -6,7 +6,7 @@
 
 use donjon_devices::Migrate;
 use donjon_disk::Disk;
-use donjon_memory::Ram;
+use donjon_memory::{MemoryFile, Ram};
 use donjon_net::{Backend, Pair as Cable, Port};
 use donjon_pci::Function;
 use donjon_virtio::balloon::Balloon;
@@ -14,9 +14,11 @@ use donjon_virtio::blk::Blk;
 use donjon_virtio::console::Console;
 use donjon_virtio::net::{Net, Settings};
 use donjon_virtio::pci::VirtioPci;
+use donjon_virtio::pmem::Pmem;
 use donjon_virtio::rng::Rng;
 use donjon_virtio::vsock::Vsock;
 use libfuzzer_sys::fuzz_target;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,6 +34,7 @@ const USED: usize = 0x2000;
 /// Requests that are put together here, and their data.
 const REQUESTS: usize = 0x4_0000;
 const DATA: usize = 0x5_0000;
+const FILE_SIZE: u64 = 64 << 10;
 const CID: u64 = 3;
 /// Structures in BAR 0.
 const COMMON: u64 = 0;
@@ -46,6 +49,7 @@ enum Host {
     Balloon(Arc<Balloon>),
     Vsock(Arc<Vsock>),
     Net(Arc<Net>, Arc<dyn Port>),
+    Pmem,
 }
 
 /// A driver's side of one queue.
@@ -101,7 +105,36 @@ fn vsock() -> &'static Arc<Vsock> {
 
 fn ram() -> &'static Arc<Ram> {
     static RAM: OnceLock<Arc<Ram>> = OnceLock::new();
-    RAM.get_or_init(|| Arc::new(Ram::new(RAM_SIZE as u64).expect("guest RAM")))
+    RAM.get_or_init(|| {
+        let [writable, read_only] = files();
+        let end = RAM_SIZE as u64;
+        let files = [(end, read_only.clone()), (end + FILE_SIZE, writable.clone())];
+        Arc::new(Ram::with_files(end, &files).expect("guest RAM"))
+    })
+}
+
+/// A file that can be written and one that cannot, both right behind RAM.
+fn files() -> &'static [MemoryFile; 2] {
+    static FILES: OnceLock<[MemoryFile; 2]> = OnceLock::new();
+    FILES.get_or_init(|| {
+        [false, true].map(|read_only| {
+            let path = directory().join(format!("pmem-{read_only}"));
+            let mut options = File::options();
+            let file = options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(path);
+            let file = file.expect("a file");
+            file.set_len(FILE_SIZE).expect("64 KiB");
+            MemoryFile {
+                file: Arc::new(file),
+                len: FILE_SIZE,
+                read_only,
+            }
+        })
+    })
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -145,7 +178,7 @@ impl Rig {
     fn new(device: u8, features: [u8; 2]) -> Self {
         let ram = ram().clone();
         ram.fill(0, 0u8, RAM_SIZE);
-        let (host, function) = match device % 6 {
+        let (host, function) = match device % 7 {
             0 => (Host::Rng, VirtioPci::new(Rng::new(), &ram)),
             1 => {
                 let blk = Blk::new(disk().clone(), 2);
@@ -163,7 +196,7 @@ impl Rig {
                 Host::Vsock(vsock().clone()),
                 VirtioPci::new(vsock().clone(), &ram),
             ),
-            _ => {
+            5 => {
                 let (near, far) = Cable::new().expect("sockets");
                 let settings = Settings {
                     mac: "52:54:00:00:00:01".parse().expect("an address"),
@@ -173,6 +206,11 @@ impl Rig {
                 let net = Net::new(Arc::new(near), settings);
                 let port = far.queue(0).expect("a port");
                 (Host::Net(net.clone(), port), VirtioPci::new(net, &ram))
+            }
+            _ => {
+                let file = &files()[usize::from(features[0] & 1)].file;
+                let pmem = Pmem::new(file, &ram).expect("it is memory");
+                (Host::Pmem, VirtioPci::new(pmem, &ram))
             }
         };
         Self {
@@ -271,6 +309,7 @@ impl Rig {
         let word = |byte: u8| u32::from(byte).to_le_bytes();
         let header: Vec<u8> = match self.host {
             Host::Rng => vec![],
+            Host::Pmem => word(s[2] & 1).into(),
             Host::Blk(_) => [word(s[2]), [0; 4], word(s[3]), word(s[4] & 1)].concat(),
             Host::Console(_) => [word(s[2]), [s[3], 0, s[4], 0]].concat(),
             Host::Balloon(_) => [word(s[2]), word(s[3]), word(s[4]), word(s[6])].concat(),
@@ -299,7 +338,7 @@ impl Rig {
     fn host(&mut self, s: &[u8; 8]) {
         let data = vec![s[3]; usize::from(s[4]) * 300];
         match &self.host {
-            Host::Rng => {}
+            Host::Rng | Host::Pmem => {}
             Host::Blk(blk) => blk.resized(),
             Host::Console(console) => {
                 let port = &console.ports()[usize::from(s[1]) % 3];

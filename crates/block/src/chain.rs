@@ -94,6 +94,17 @@ fn open_in(path: &Path, options: &Options, chain: &mut Vec<(u64, u64)>) -> Resul
     })
 }
 
+/// Opens a file whose content is used as it is, with the lock that an image has: who writes to it is alone with it,
+/// who only reads shares it with others who do. The lock lasts as long as the file is open.
+pub fn open_content(path: &Path, read_only: bool) -> Result<File, OpenError> {
+    let options = Options {
+        read_only,
+        ..Options::default()
+    };
+    let store = open_file(path, &options)?;
+    store.file().try_clone().map_err(OpenError::io("open", path))
+}
+
 /// Opens and locks a file.
 pub(crate) fn open_file(path: &Path, options: &Options) -> Result<Store, OpenError> {
     let store = open_unlocked(path, options)?;

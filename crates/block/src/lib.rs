@@ -25,7 +25,7 @@ mod sync;
 mod tests;
 
 pub use buffer::{Buffer, HostBuffer};
-pub use chain::{Options, open};
+pub use chain::{Options, open, open_content};
 pub use error::{Corrupt, OpenError};
 pub use holder::Holder;
 pub use image::{Direct, Extent, Format, Image};

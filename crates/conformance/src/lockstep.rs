@@ -140,7 +140,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let kept = Arc::new(Mutex::new(vec![]));
     let machine = Machine::new(
         &spec,
-        spec.ram()?,
+        spec.ram(&[])?,
         Outside {
             attentions: vec![attention.clone()],
             power: power.clone(),

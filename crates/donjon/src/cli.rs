@@ -9,7 +9,7 @@ use donjon_control::Name;
 use donjon_host::engines::EngineChoice;
 use donjon_machine::MAX_CPUS;
 use donjon_net::NetSpec;
-use donjon_vmm::devices::{DiskSpec, VsockSpec};
+use donjon_vmm::devices::{DiskSpec, PmemSpec, VsockSpec};
 use donjon_x86::cpuid::CpuModel;
 use std::path::PathBuf;
 
@@ -130,6 +130,12 @@ pub struct RunArgs {
     /// `,iops=1000`. May be given several times.
     #[arg(long = "disk", value_name = "FILE,…")]
     pub disks: Vec<DiskSpec>,
+
+    /// A file as persistent memory, without a copy in the guest's RAM: FILE and any of `,ro` and `,name=NAME`. Linux
+    /// has it as /dev/pmem0 and can mount it with -o dax. With `ro`, domains share one file; a guest that writes all
+    /// the same gets errors when it flushes. A running domain cannot be given more. May be given several times.
+    #[arg(long = "pmem", value_name = "FILE,…")]
+    pub pmems: Vec<PmemSpec>,
 
     /// A network interface: `tap=IF` for the host's interface IF, `switch=NAME` for other domains, or `none`, and
     /// behind it any of `,mac=52:54:00:00:00:01`, `,mtu=N`, `,queues=N`, `,bps=100M` and `,iops=1000`. May be given

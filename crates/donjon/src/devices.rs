@@ -5,8 +5,8 @@ use donjon_control::{DeviceChange, DeviceInfo, DeviceKind, REMOVAL, Refusal};
 use donjon_limit::Limit;
 use donjon_net::{Name as PortName, NetSpec};
 use donjon_vmm::devices::{
-    Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, RngDevice,
-    VsockDevice, VsockSpec,
+    Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, PmemDevice,
+    PmemSpec, RngDevice, VsockDevice, VsockSpec,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +39,11 @@ impl Board {
     pub fn add_disk(&self, spec: &DiskSpec) -> anyhow::Result<String> {
         let disk = DiskDevice::open(spec, self.devices.free_name("disk"), self.cpus)?;
         self.add(disk)
+    }
+
+    /// Adds persistent memory, before the domain runs.
+    pub fn add_pmem(&self, spec: &PmemSpec) -> anyhow::Result<String> {
+        self.add(PmemDevice::open(spec, self.devices.free_name("pmem"))?)
     }
 
     /// Plugs a network interface in.

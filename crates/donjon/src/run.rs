@@ -105,6 +105,9 @@ fn board(args: &RunArgs) -> Result<Board, Failure> {
     for disk in &args.disks {
         board.add_disk(disk)?;
     }
+    for pmem in &args.pmems {
+        board.add_pmem(pmem)?;
+    }
     for net in &args.nets {
         board.add_net(net)?;
     }

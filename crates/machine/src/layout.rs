@@ -12,12 +12,13 @@
 //! 0xfec0_0000  MMIO     I/O APIC
 //! 0xfee0_0000  MMIO     local APICs
 //! 0x1_0000_0000 RAM     what lies beyond 3 GiB
-//! 0x80_0000_0000 PCI    64-bit BARs, up to the end of the address space
+//! 0x80_0000_0000 PCI    64-bit BARs
+//! 0xc0_0000_0000 files  persistent memory, up to the end of the address space; its devices tell the guest of it
 //! ```
 //!
 //! None of it depends on how much RAM there is.
 
-use donjon_memory::{HOLE_END, HOLE_START, Ram};
+use donjon_memory::{HOLE_END, HOLE_START, MemoryFile, Ram, RangeKind};
 use donjon_x86::cpuid::PHYSICAL_BITS;
 use std::ops::Range;
 
@@ -38,8 +39,13 @@ pub const APIC_ADDRESS: u64 = 0xfee0_0000;
 
 /// Where 32-bit BARs may be.
 pub const PCI_LOW: Range<u64> = HOLE_START..ECAM_ADDRESS;
-/// Where 64-bit BARs may be: the upper half of the physical address space.
-pub const PCI_HIGH: Range<u64> = 1 << (PHYSICAL_BITS - 1)..1 << PHYSICAL_BITS;
+/// Where 64-bit BARs may be: the third quarter of the physical address space.
+pub const PCI_HIGH: Range<u64> = 1 << (PHYSICAL_BITS - 1)..3 << (PHYSICAL_BITS - 2);
+/// Where persistent memory is: the last quarter.
+pub const FILES: Range<u64> = PCI_HIGH.end..1 << PHYSICAL_BITS;
+/// Each file begins at a multiple of this, so that guests can map it with their largest pages, and do not find two
+/// in what they take for one DIMM.
+pub const FILE_ALIGNMENT: u64 = 1 << 30;
 /// Where I/O BARs may be. What is below belongs to ISA devices and the board.
 pub const PCI_PORTS: Range<u64> = 0x1000..0x1_0000;
 /// PCI Express configuration space (MCFG), for [`ECAM_BUSES`] buses.
@@ -109,7 +115,19 @@ pub struct Region {
     pub kind: RegionKind,
 }
 
-/// The map a guest is told, in ascending order.
+/// Gives files their guest-physical addresses, in their order. `None` if there is no room for all.
+pub fn place_files(files: &[MemoryFile]) -> Option<Vec<(u64, MemoryFile)>> {
+    let mut next = FILES.start;
+    let mut place = |file: &MemoryFile| {
+        let address = next;
+        let end = address.checked_add(file.len)?;
+        next = end.checked_next_multiple_of(FILE_ALIGNMENT)?;
+        (end <= FILES.end).then(|| (address, file.clone()))
+    };
+    files.iter().map(&mut place).collect()
+}
+
+/// The map a guest is told, in ascending order. Files are not in it.
 pub fn memory_map(ram: &Ram) -> Vec<Region> {
     use RegionKind::*;
     let region = |address, end: u64, kind| Region {
@@ -123,7 +141,8 @@ pub fn memory_map(ram: &Ram) -> Vec<Region> {
         region(FIRMWARE_START, EXTENDED_START, Reserved),
         region(ECAM_ADDRESS, ECAM_ADDRESS + ECAM_LEN, Reserved),
     ];
-    map.extend(ram.ranges().iter().filter_map(|r| {
+    let ranges = ram.ranges().iter().filter(|r| r.kind == RangeKind::Ram);
+    map.extend(ranges.filter_map(|r| {
         let start = r.address.max(EXTENDED_START);
         let end = r.address + r.len;
         (start < end).then(|| region(start, end, Ram))
@@ -140,6 +159,30 @@ pub fn low_ram_end(ram: &Ram) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn files_are_apart_and_not_told_of_as_ram() {
+        let file = |len: u64| {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(len).unwrap();
+            MemoryFile {
+                file: Arc::new(file),
+                len,
+                read_only: true,
+            }
+        };
+        let placed = place_files(&[file(2 << 20), file(FILE_ALIGNMENT + 4096), file(4096)]).unwrap();
+        let starts: Vec<_> = placed.iter().map(|(at, _)| (at - FILES.start) >> 30).collect();
+        assert_eq!(starts, [0, 1, 3]);
+        let ram = Ram::with_files(16 << 20, &placed).unwrap();
+        assert_eq!(memory_map(&ram), memory_map(&Ram::new(16 << 20).unwrap()));
+        assert_eq!(low_ram_end(&ram), 16 << 20);
+        let size = FILES.end - FILES.start;
+        assert!(place_files(&[file(size)]).is_some());
+        assert!(place_files(&[file(size), file(4096)]).is_none());
+        assert!(place_files(&[file(4096), file(size)]).is_none());
+    }
 
     #[test]
     fn the_map_is_sorted_disjoint_and_covers_extended_memory() {

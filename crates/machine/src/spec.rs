@@ -1,8 +1,8 @@
 //! What a machine is made of.
 
 use crate::MachineError;
-use crate::layout::MAX_MEMORY;
-use donjon_memory::Ram;
+use crate::layout::{self, FILES, MAX_MEMORY};
+use donjon_memory::{MemoryFile, Ram};
 use donjon_x86::cpuid::CpuModel;
 use std::sync::Arc;
 
@@ -34,10 +34,11 @@ impl MachineSpec {
         Ok(())
     }
 
-    /// RAM for one machine, which its devices can be made with.
-    pub fn ram(&self) -> Result<Arc<Ram>, MachineError> {
+    /// RAM for one machine, with files that are persistent memory of its guest; devices can be made with it.
+    pub fn ram(&self, files: &[MemoryFile]) -> Result<Arc<Ram>, MachineError> {
         self.validate()?;
-        Ok(Arc::new(Ram::new(self.memory)?))
+        let placed = layout::place_files(files).ok_or(SpecError::Files)?;
+        Ok(Arc::new(Ram::with_files(self.memory, &placed)?))
     }
 }
 
@@ -50,4 +51,10 @@ pub enum SpecError {
     /// Too little, too much, or no whole number of pages.
     #[error("a domain has {MIN_MEMORY} to {MAX_MEMORY} bytes of memory, in whole 4 KiB pages, not {0}")]
     Memory(u64),
+    /// More persistent memory than there are addresses for.
+    #[error(
+        "a domain has at most {} GiB of persistent memory, each file rounded up to 1 GiB; use fewer or smaller files",
+        (FILES.end - FILES.start) >> 30
+    )]
+    Files,
 }

@@ -91,7 +91,7 @@ fn board(devices: Vec<Device>) -> Board {
         console: Box::new(std::io::sink()),
         devices,
     };
-    let machine = Machine::new(&spec, spec.ram().unwrap(), outside).unwrap();
+    let machine = Machine::new(&spec, spec.ram(&[]).unwrap(), outside).unwrap();
     let config = machine.partition_config();
     let apic = config.vcpus[0].apic.clone();
     Board {
@@ -229,7 +229,7 @@ fn a_bad_device_stops_the_machine_from_being_built() {
         console: Box::new(std::io::sink()),
         devices: vec![Device::at(32, Arc::new(Card::default()))],
     };
-    let error = Machine::new(&spec, spec.ram().unwrap(), outside).err();
+    let error = Machine::new(&spec, spec.ram(&[]).unwrap(), outside).err();
     assert!(matches!(error, Some(MachineError::Plug(_))));
     let message = error.unwrap().to_string();
     assert_eq!(

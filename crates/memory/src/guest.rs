@@ -3,7 +3,7 @@
 //! Everything stored through them ends in the code map, as every other store does: what vm-memory calls the
 //! dirty bitmap is told of each store.
 
-use crate::ram::{Ram, RamRange};
+use crate::ram::{Ram, RamRange, RangeKind};
 use std::sync::Arc;
 use vm_memory::bitmap::{BS, Bitmap, BitmapSlice, WithBitmapSlice};
 use vm_memory::{
@@ -11,7 +11,7 @@ use vm_memory::{
     MemoryRegionAddress, VolatileSlice,
 };
 
-/// All of a domain's RAM.
+/// All of a domain's memory that can be written.
 pub type GuestRam = GuestRegionCollection<Region>;
 
 /// One of [`Ram::ranges`].
@@ -21,14 +21,14 @@ pub struct Region {
     range: RamRange,
 }
 
-/// RAM's ranges as regions.
+/// RAM's ranges as regions, without read-only files: whoever has a slice may store to it.
 pub fn guest_ram(ram: &Arc<Ram>) -> GuestRam {
     let region = |range: &RamRange| Region {
         ram: ram.clone(),
         range: *range,
     };
-    GuestRam::from_regions(ram.ranges().iter().map(region).collect())
-        .expect("RAM has ranges, ascending and apart")
+    let writable = ram.ranges().iter().filter(|r| r.kind != RangeKind::ReadOnlyFile);
+    GuestRam::from_regions(writable.map(region).collect()).expect("RAM has ranges, ascending and apart")
 }
 
 /// Who is told of stores.

@@ -1,7 +1,8 @@
 //! Guest RAM.
 //!
 //! One [`Ram`] is one memfd mapped once, contiguously, into the process. Guest-physical addresses reach it
-//! through at most two ranges ([`Ram::ranges`]): RAM below the 32-bit device hole and RAM from 4 GiB up.
+//! through at most two ranges ([`Ram::ranges`]): RAM below the 32-bit device hole and RAM from 4 GiB up. Files may
+//! lie behind it in the same mapping ([`MemoryFile`]), each with a range of its own.
 //! Everything that emulates a CPU works with *offsets* into the mapping, so that a software TLB can hold
 //! an offset and every access stays bounds-checked.
 //!
@@ -13,6 +14,7 @@
 mod access;
 mod code;
 mod guest;
+mod map;
 mod ram;
 mod scatter;
 pub mod uring;
@@ -21,5 +23,6 @@ mod view;
 pub use access::Word;
 pub use code::{CHUNK_SIZE, CodeMap, Stored};
 pub use guest::{GuestRam, Region, guest_ram};
-pub use ram::{HOLE_END, HOLE_START, MemoryError, PAGE_SIZE, Ram, RamRange};
+pub use map::MemoryFile;
+pub use ram::{HOLE_END, HOLE_START, MemoryError, PAGE_SIZE, Ram, RamRange, RangeKind};
 pub use scatter::{Part, Scatter};

@@ -1,12 +1,17 @@
-//! The mapping behind guest RAM, and bounds-checked access to it.
+//! Guest RAM and bounds-checked access to it.
+
+mod files;
 
 use crate::access::{Word, compare_exchange_128, copy, private::Sealed};
 use crate::code::CodeMap;
+use crate::map::{Mapping, MemoryFile};
 use crate::view::View;
+use files::{Mapped, map, place};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Size of a guest page and of a host page, in bytes.
 pub const PAGE_SIZE: usize = 4096;
@@ -14,6 +19,8 @@ pub const PAGE_SIZE: usize = 4096;
 pub const HOLE_START: u64 = 0xc000_0000;
 /// … up to here.
 pub const HOLE_END: u64 = 0x1_0000_0000;
+/// Nothing larger is mapped: the host's own address space has little more.
+const MOST: u64 = 1 << 46;
 
 /// Why guest RAM could not be had or reached.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +36,24 @@ pub enum MemoryError {
         /// What the host said.
         cause: std::io::Error,
     },
+    /// A file that cannot be guest memory.
+    #[error("the host cannot map {len} bytes of a file as guest memory: {cause}")]
+    File {
+        /// Bytes asked for.
+        len: u64,
+        /// What the host said.
+        cause: std::io::Error,
+    },
+    /// Not whole pages, or something else is there.
+    #[error(
+        "a file cannot be guest memory at {address:#x}+{len:#x}: it is not whole pages, or other memory is there"
+    )]
+    Place {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        len: u64,
+    },
     /// No RAM there.
     #[error("guest-physical range {address:#x}+{len:#x} is not RAM")]
     OutOfRange {
@@ -39,38 +64,58 @@ pub enum MemoryError {
     },
 }
 
-/// A stretch of guest-physical addresses that is RAM.
+/// What is behind a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeKind {
+    /// RAM, which guests are told of.
+    Ram,
+    /// A [`MemoryFile`].
+    File,
+    /// A read-only [`MemoryFile`].
+    ReadOnlyFile,
+}
+
+/// A stretch of guest-physical addresses that is memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamRange {
+    /// What is behind it.
+    pub kind: RangeKind,
     /// First guest-physical address.
     pub address: u64,
     /// Bytes.
     pub len: u64,
-    /// Where it lies in the mapping and in the memfd.
+    /// Where it lies in the mapping, and if it is RAM in the memfd.
     pub offset: u64,
 }
 
-/// One domain's RAM.
+/// One domain's RAM, and files that are memory of its guest.
+///
+/// Stores to read-only files, locked operations among them, are ignored, as a ROM ignores them.
 pub struct Ram {
-    base: NonNull<u8>,
+    map: Mapping,
+    /// Bytes of RAM.
     len: usize,
+    /// Where what can be written ends …
+    writable: usize,
+    /// … and where everything does.
+    end: usize,
     fd: OwnedFd,
     ranges: Vec<RamRange>,
+    files: Vec<Mapped>,
     code: CodeMap,
 }
-
-// SAFETY: `base` is a mapping this value owns until drop; every access through it is a single machine
-// access or an atomic (`access`), so sharing it between threads races no Rust reference.
-unsafe impl Send for Ram {}
-// SAFETY: as above.
-unsafe impl Sync for Ram {}
 
 impl Ram {
     /// Maps `size` bytes of zeroed RAM (whole pages), the part beyond [`HOLE_START`] from [`HOLE_END`] up.
     /// The host commits a page when it is first touched.
     pub fn new(size: u64) -> Result<Self, MemoryError> {
+        Self::with_files(size, &[])
+    }
+
+    /// As [`Ram::new`], with files at guest-physical addresses outside of it.
+    pub fn with_files(size: u64, files: &[(u64, MemoryFile)]) -> Result<Self, MemoryError> {
         let len = usize::try_from(size).map_err(|_| MemoryError::Size(size))?;
-        if len == 0 || !len.is_multiple_of(PAGE_SIZE) || size > 1 << 46 {
+        if len == 0 || !len.is_multiple_of(PAGE_SIZE) || size > MOST {
             return Err(MemoryError::Size(size));
         }
         let host = |cause: rustix::io::Errno| MemoryError::Host {
@@ -81,43 +126,42 @@ impl Ram {
         // One page more than the guest can reach: an access that starts inside RAM and runs over its end
         // stays inside the mapping, so one comparison bounds every access.
         ftruncate(&fd, size + PAGE_SIZE as u64).map_err(host)?;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address the kernel chooses; nothing else refers to it.
-        let base = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len + PAGE_SIZE,
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags,
-                &fd,
-                0,
-            )
-        }
-        .map_err(host)?;
         let low = size.min(HOLE_START);
-        let mut ranges = vec![RamRange {
-            address: 0,
-            len: low,
-            offset: 0,
-        }];
-        if size > low {
-            ranges.push(RamRange {
-                address: HOLE_END,
-                len: size - low,
-                offset: low,
-            });
-        }
-        let base = NonNull::new(base.cast()).expect("mmap never returns null on success");
-        Ok(Self {
-            base,
+        let ram = |address, len, offset| RamRange {
+            kind: RangeKind::Ram,
+            address,
             len,
+            offset,
+        };
+        let mut ranges = vec![ram(0, low, 0)];
+        if size > low {
+            ranges.push(ram(HOLE_END, size - low, low));
+        }
+        let files = place(files, size, &mut ranges)?;
+        let end = |kinds: &[RangeKind]| {
+            let of_kind = ranges.iter().filter(|r| kinds.contains(&r.kind));
+            of_kind.map(|r| r.offset + r.len).max().unwrap_or(0) as usize
+        };
+        let writable = end(&[RangeKind::Ram, RangeKind::File]);
+        let end = writable.max(end(&[RangeKind::ReadOnlyFile]));
+        let map =
+            map(&fd, len, &files, end).map_err(|cause| match files.iter().map(|f| f.range.len).sum() {
+                0 => MemoryError::Host { size, cause },
+                len => MemoryError::File { len, cause },
+            })?;
+        Ok(Self {
+            map,
+            len,
+            writable,
+            end,
             fd,
             ranges,
-            code: CodeMap::new(len / PAGE_SIZE + 1),
+            files,
+            code: CodeMap::new(end / PAGE_SIZE + 1),
         })
     }
 
-    /// Bytes of RAM.
+    /// Bytes of RAM, without files.
     pub fn size(&self) -> u64 {
         self.len as u64
     }
@@ -127,14 +171,26 @@ impl Ram {
         &self.ranges
     }
 
-    /// The file behind it; offsets are those of [`RamRange::offset`].
+    /// Where the bytes of a file are.
+    pub fn file_range(&self, file: &Arc<File>) -> Option<RamRange> {
+        let found = self.files.iter().find(|f| Arc::ptr_eq(&f.file, file));
+        found.map(|f| f.range)
+    }
+
+    /// Whether a store to the read-only file at guest-physical `address` was ignored.
+    pub fn ignored_stores(&self, address: u64) -> bool {
+        let mut files = self.files.iter();
+        files.any(|f| f.range.address == address && f.ignored.load(Ordering::Relaxed))
+    }
+
+    /// The file behind RAM; offsets are those of [`RamRange::offset`].
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
     /// Host address of the first byte, for engines that give it to the host kernel.
     pub fn host_address(&self) -> usize {
-        self.base.as_ptr() as usize
+        self.map.base() as usize
     }
 
     /// Host address of a mapping for stores that nobody is told of: pages that hold decoded code cannot be
@@ -143,16 +199,20 @@ impl Ram {
         if let Some(view) = self.code.view() {
             return Ok(view.address());
         }
-        let view = View::new(&self.fd, self.len + PAGE_SIZE).map_err(|cause| MemoryError::Host {
+        let map = map(&self.fd, self.len, &self.files, self.end).map_err(|cause| MemoryError::Host {
             size: self.len as u64,
             cause,
         })?;
+        let view = View::new(map);
         Ok(self.code.follow(view).address())
     }
 
     /// Whether the page at `offset` may be written at [`Ram::guarded_address`] from now on until it becomes
-    /// code.
+    /// code. Never, in a read-only file.
     pub fn unguard(&self, offset: usize) -> bool {
+        if !self.is_writable(offset) {
+            return false;
+        }
         let is_code = || self.code.is_marked(offset);
         match self.code.view() {
             Some(view) => view.make_writable(offset / PAGE_SIZE, is_code),
@@ -188,33 +248,71 @@ impl Ram {
             .ok_or(MemoryError::OutOfRange { address, len })
     }
 
-    #[inline(always)]
-    fn at(&self, offset: usize) -> *mut u8 {
-        assert!(offset < self.len, "offset outside guest RAM");
-        // SAFETY: `offset` is inside the mapping, which is a page longer than `len`.
-        unsafe { self.base.as_ptr().add(offset) }
+    /// Whether what begins at an offset can be written: no read-only file is there.
+    pub(crate) fn is_writable(&self, offset: usize) -> bool {
+        offset < self.writable
     }
 
-    /// Loads at a RAM offset. Panics if `offset` is not below [`Ram::size`].
+    #[inline(always)]
+    fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.end, "offset outside guest RAM");
+        // SAFETY: `offset` is inside the mapping, which is a page longer than `end`.
+        unsafe { self.map.base().add(offset) }
+    }
+
+    /// Where to store; nowhere, in a read-only file.
+    #[inline(always)]
+    fn at_writable(&self, offset: usize) -> Option<*mut u8> {
+        if offset >= self.writable {
+            self.ignore(offset);
+            return None;
+        }
+        // SAFETY: `offset` is inside the mapping, with at least a page behind `writable`.
+        Some(unsafe { self.map.base().add(offset) })
+    }
+
+    /// Notes a store to a read-only file. Panics if there is none.
+    #[cold]
+    #[inline(never)]
+    fn ignore(&self, offset: usize) {
+        assert!(offset < self.end, "offset outside guest RAM");
+        let file = self.files.iter().find(|f| {
+            let at = (offset as u64).wrapping_sub(f.range.offset);
+            at < f.range.len
+        });
+        if let Some(file) = file {
+            file.ignored.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Loads at an offset. Panics if that is beyond the last range.
     #[inline(always)]
     pub fn load<T: Word>(&self, offset: usize) -> T {
-        // SAFETY: `at` checked the first byte, and at least a page follows the last one of RAM.
+        // SAFETY: `at` checked the first byte, and at least a page follows the last one of a range.
         unsafe { T::load(self.at(offset)) }
     }
 
-    /// Stores at a RAM offset and tells the code map. Panics if `offset` is not below [`Ram::size`].
+    /// Stores at an offset and tells the code map. Panics if that is beyond the last range.
     #[inline(always)]
     pub fn store<T: Word>(&self, offset: usize, v: T) {
-        // SAFETY: as in `load`.
-        unsafe { T::store(self.at(offset), v) }
-        self.code.stored(offset, T::SIZE);
+        if let Some(p) = self.at_writable(offset) {
+            // SAFETY: `at_writable` checked the first byte, and at least a page that can be written follows the
+            // last one of a range.
+            unsafe { T::store(p, v) }
+            self.code.stored(offset, T::SIZE);
+        }
     }
 
-    /// Locked compare-and-exchange: `Ok(old)` if it stored, else `Err(what was there)`.
+    /// Locked compare-and-exchange: `Ok(old)` if it stored, else `Err(what was there)`. Where stores are ignored
+    /// it compares as well.
     #[inline]
     pub fn compare_exchange<T: Word>(&self, offset: usize, old: T, new: T) -> Result<T, T> {
-        // SAFETY: as in `load`.
-        let seen = unsafe { <T as Sealed>::compare_exchange(self.at(offset), old, new) };
+        let Some(p) = self.at_writable(offset) else {
+            let seen = self.load(offset);
+            return if seen == old { Ok(seen) } else { Err(seen) };
+        };
+        // SAFETY: as in `store`.
+        let seen = unsafe { <T as Sealed>::compare_exchange(p, old, new) };
         if seen.is_ok() {
             self.code.stored(offset, T::SIZE);
         }
@@ -224,8 +322,11 @@ impl Ram {
     /// Locked exchange; returns what was there.
     #[inline]
     pub fn swap<T: Word>(&self, offset: usize, new: T) -> T {
-        // SAFETY: as in `load`.
-        let old = unsafe { <T as Sealed>::swap(self.at(offset), new) };
+        let Some(p) = self.at_writable(offset) else {
+            return self.load(offset);
+        };
+        // SAFETY: as in `store`.
+        let old = unsafe { <T as Sealed>::swap(p, new) };
         self.code.stored(offset, T::SIZE);
         old
     }
@@ -233,8 +334,11 @@ impl Ram {
     /// Locked addition; returns what was there.
     #[inline]
     pub fn fetch_add<T: Word>(&self, offset: usize, add: T) -> T {
-        // SAFETY: as in `load`.
-        let old = unsafe { <T as Sealed>::fetch_add(self.at(offset), add) };
+        let Some(p) = self.at_writable(offset) else {
+            return self.load(offset);
+        };
+        // SAFETY: as in `store`.
+        let old = unsafe { <T as Sealed>::fetch_add(p, add) };
         self.code.stored(offset, T::SIZE);
         old
     }
@@ -242,22 +346,48 @@ impl Ram {
     /// Locked 16-byte compare-and-exchange. Panics if `offset` is not 16-byte aligned.
     pub fn compare_exchange_128(&self, offset: usize, old: u128, new: u128) -> Result<u128, u128> {
         assert!(offset.is_multiple_of(16), "CMPXCHG16B operand not aligned");
-        // SAFETY: as in `load`; the mapping is page-aligned, so an aligned offset is an aligned address.
-        let seen = unsafe { compare_exchange_128(self.at(offset), old, new) };
+        let Some(p) = self.at_writable(offset) else {
+            let half = |n| u128::from(self.load::<u64>(offset + n));
+            let seen = half(0) | half(8) << 64;
+            return if seen == old { Ok(seen) } else { Err(seen) };
+        };
+        // SAFETY: as in `store`; the mapping is page-aligned, so an aligned offset is an aligned address.
+        let seen = unsafe { compare_exchange_128(p, old, new) };
         if seen.is_ok() {
             self.code.stored(offset, 16);
         }
         seen
     }
 
-    /// The host address of `len` bytes at a RAM offset.
+    /// Whether these bytes lie in a file.
+    #[cold]
+    fn is_in_file(&self, offset: usize, len: usize) -> bool {
+        self.files.iter().any(|f| {
+            let at = (offset as u64).wrapping_sub(f.range.offset);
+            at <= f.range.len && len as u64 <= f.range.len - at
+        })
+    }
+
+    /// The host address of `len` bytes at an offset, which may be those of a read-only file.
     pub(crate) fn span(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(
-            offset <= self.len && len <= self.len - offset,
+            offset <= self.len && len <= self.len - offset || self.is_in_file(offset, len),
             "range outside guest RAM"
         );
         // SAFETY: `offset` is inside the mapping.
-        unsafe { self.base.as_ptr().add(offset) }
+        unsafe { self.map.base().add(offset) }
+    }
+
+    /// As [`Ram::span`], to store there; nowhere, in a read-only file.
+    fn span_writable(&self, offset: usize, len: usize) -> Option<*mut u8> {
+        let p = self.span(offset, len);
+        if offset < self.writable {
+            return Some(p);
+        }
+        if len > 0 {
+            self.ignore(offset);
+        }
+        None
     }
 
     /// Tells the code map about a store of any length.
@@ -270,43 +400,52 @@ impl Ram {
         }
     }
 
-    /// Copies `out.len()` bytes from a RAM offset. Panics if they do not all lie inside RAM.
+    /// Copies `out.len()` bytes from an offset. Panics if they do not all lie inside one range.
     pub fn read_at(&self, offset: usize, out: &mut [u8]) {
         // SAFETY: `span` checked the source; the destination is a slice of that length.
         unsafe { copy(self.span(offset, out.len()), out.as_mut_ptr(), out.len()) }
     }
 
-    /// Copies `data` to a RAM offset. Panics if it does not all lie inside RAM.
+    /// Copies `data` to an offset. Panics if it does not all lie inside one range.
     pub fn write_at(&self, offset: usize, data: &[u8]) {
-        // SAFETY: `span` checked the destination; the source is a slice of that length.
-        unsafe { copy(data.as_ptr(), self.span(offset, data.len()), data.len()) }
-        self.stored(offset, data.len());
+        if let Some(to) = self.span_writable(offset, data.len()) {
+            // SAFETY: `span_writable` checked the destination; the source is a slice of that length.
+            unsafe { copy(data.as_ptr(), to, data.len()) }
+            self.stored(offset, data.len());
+        }
     }
 
-    /// Copies `len` bytes upwards from one RAM offset to another. Panics if either does not lie inside RAM.
+    /// Copies `len` bytes upwards from one offset to another. Panics if either does not lie inside one range.
     pub fn copy(&self, from: usize, to: usize, len: usize) {
-        // SAFETY: `span` checked both.
-        unsafe { copy(self.span(from, len), self.span(to, len), len) }
-        self.stored(to, len);
+        let source = self.span(from, len);
+        if let Some(destination) = self.span_writable(to, len) {
+            // SAFETY: both were checked.
+            unsafe { copy(source, destination, len) }
+            self.stored(to, len);
+        }
     }
 
-    /// Stores `count` copies of `v` from a RAM offset on. Panics if they do not all lie inside RAM.
+    /// Stores `count` copies of `v` from an offset on. Panics if they do not all lie inside one range.
     pub fn fill<T: Word>(&self, offset: usize, v: T, count: usize) {
         let len = count.saturating_mul(T::SIZE);
-        let p = self.span(offset, len);
-        // SAFETY: `span` checked the whole range.
-        unsafe { <T as Sealed>::fill(p, v, count) }
-        self.stored(offset, len);
+        if let Some(p) = self.span_writable(offset, len) {
+            // SAFETY: `span_writable` checked the whole range.
+            unsafe { <T as Sealed>::fill(p, v, count) }
+            self.stored(offset, len);
+        }
     }
 
-    /// Gives whole pages at a RAM offset back to the host: they read as zeroes, and take no memory until they
-    /// are touched again. Panics if they are not whole or do not all lie inside RAM.
+    /// Gives whole pages of RAM back to the host: they read as zeroes, and take no memory until they are touched
+    /// again. Files are left as they are, with an error. Panics if they are not whole or do not all lie in one range.
     pub fn release(&self, offset: usize, len: usize) -> std::io::Result<()> {
-        let fits = offset <= self.len && len <= self.len - offset;
-        assert!(fits, "range outside guest RAM");
+        let is_ram = offset <= self.len && len <= self.len - offset;
+        assert!(is_ram || self.is_in_file(offset, len), "range outside guest RAM");
         assert!((offset | len).is_multiple_of(PAGE_SIZE), "not whole pages");
         if len == 0 {
             return Ok(());
+        }
+        if !is_ram {
+            return Err(std::io::ErrorKind::PermissionDenied.into());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(&self.fd, flags, offset as u64, len as u64)?;
@@ -327,13 +466,6 @@ impl Ram {
     }
 }
 
-impl Drop for Ram {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, which nothing refers to once its owner is gone.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len + PAGE_SIZE) };
-    }
-}
-
 impl std::fmt::Debug for Ram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ram")
@@ -342,6 +474,9 @@ impl std::fmt::Debug for Ram {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod file_tests;
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,12 @@ impl Scatter {
         Ok(())
     }
 
+    /// Whether no part is in a read-only file. What is stored there all the same is ignored, and transfers from files
+    /// to there fail (EFAULT).
+    pub fn is_writable(&self) -> bool {
+        self.parts.iter().all(|p| self.ram.is_writable(p.offset))
+    }
+
     /// Adds all parts of another list.
     pub fn append(&mut self, other: &Self) {
         self.parts.extend_from_slice(&other.parts);

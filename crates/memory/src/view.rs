@@ -4,16 +4,14 @@
 //! returns only after every processor has given up its right to write it, so a store either landed before
 //! the bytes were read or faults.
 
-use super::ram::PAGE_SIZE;
-use rustix::fd::AsFd;
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
-use std::ptr::NonNull;
+use crate::map::Mapping;
+use crate::ram::PAGE_SIZE;
+use rustix::mm::{MprotectFlags, mprotect};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Mutex, PoisonError};
 
 pub(crate) struct View {
-    base: NonNull<u8>,
-    len: usize,
+    map: Mapping,
     /// A bit for each page that cannot be written.
     protected: Box<[AtomicU64]>,
     /// Held while a page's protection changes.
@@ -22,32 +20,22 @@ pub(crate) struct View {
     broken: AtomicBool,
 }
 
-// SAFETY: the value owns the mapping until drop and only changes its protection.
-unsafe impl Send for View {}
-// SAFETY: as above.
-unsafe impl Sync for View {}
-
 impl View {
-    /// Maps `len` bytes of `fd`.
-    pub fn new(fd: impl AsFd, len: usize) -> std::io::Result<Self> {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address the kernel chooses; nothing else refers to it.
-        let base = unsafe { mmap(std::ptr::null_mut(), len, access, flags, fd, 0) }?;
-        Ok(Self {
-            base: NonNull::new(base.cast()).expect("mmap never returns null on success"),
-            len,
-            protected: (0..len.div_ceil(PAGE_SIZE * 64))
+    /// A view by way of a mapping of its own.
+    pub fn new(map: Mapping) -> Self {
+        Self {
+            protected: (0..map.len().div_ceil(PAGE_SIZE * 64))
                 .map(|_| AtomicU64::new(0))
                 .collect(),
+            map,
             changing: Mutex::new(()),
             broken: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Host address of its first byte.
     pub fn address(&self) -> usize {
-        self.base.as_ptr() as usize
+        self.map.base() as usize
     }
 
     fn is_protected(&self, page: usize) -> bool {
@@ -55,10 +43,10 @@ impl View {
     }
 
     fn set(&self, at: usize, len: usize, access: MprotectFlags) -> bool {
-        assert!(at + len <= self.len);
+        assert!(at + len <= self.map.len());
         // SAFETY: a part of the mapping; nobody holds references into it, and who stores to what is
         // protected handles the fault.
-        unsafe { mprotect(self.base.as_ptr().add(at).cast(), len, access) }.is_ok()
+        unsafe { mprotect(self.map.base().add(at).cast(), len, access) }.is_ok()
     }
 
     /// Takes page number `page`'s write permission, if it is (still) code.
@@ -76,13 +64,14 @@ impl View {
             // Too many mappings for the host. One that covers everything is always possible.
             self.broken.store(true, SeqCst);
             assert!(
-                self.set(0, self.len, MprotectFlags::READ),
+                self.set(0, self.map.len(), MprotectFlags::READ),
                 "the host cannot protect guest code"
             );
         }
     }
 
-    /// Whether page number `page` can be written, which it becomes if it is not code.
+    /// Whether page number `page` can be written, which it becomes if it is not code. Not to be asked of a page of a
+    /// read-only file.
     pub fn make_writable(&self, page: usize, is_code: impl Fn() -> bool) -> bool {
         if self.broken.load(SeqCst) {
             return false;
@@ -99,14 +88,5 @@ impl View {
             self.protected[page / 64].fetch_and(!(1 << (page % 64)), SeqCst);
         }
         !self.broken.load(SeqCst)
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, which nothing refers to any more.
-        unsafe {
-            let _ = munmap(self.base.as_ptr().cast(), self.len);
-        }
     }
 }

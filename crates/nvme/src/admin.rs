@@ -69,7 +69,8 @@ pub fn execute(controller: &mut Controller, c: &Command) -> Option<Completion> {
 /// Puts `data` where the command wants it.
 fn transfer(controller: &Controller, c: &Command, data: &[u8]) -> Result<(), Status> {
     debug_assert!(data.len() <= MAX_TRANSFER);
-    prp::resolve(&controller.shared.ram, c.prp1, c.prp2, data.len())?.store(0, data);
+    let list = prp::resolve(&controller.shared.ram, c.prp1, c.prp2, data.len())?;
+    prp::writable(list)?.store(0, data);
     Ok(())
 }
 

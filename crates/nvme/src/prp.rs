@@ -60,6 +60,14 @@ pub fn resolve(ram: &Arc<Ram>, prp1: u64, prp2: u64, len: usize) -> Result<Scatt
     Ok(list)
 }
 
+/// Refuses what the controller is to write and cannot.
+pub fn writable(list: Scatter) -> Result<Scatter, Status> {
+    match list.is_writable() {
+        true => Ok(list),
+        false => Err(Status::DATA_TRANSFER_ERROR),
+    }
+}
+
 fn push_page(list: &mut Scatter, address: u64, len: u64) -> Result<(), Status> {
     if !address.is_multiple_of(PAGE) {
         return Err(Status::PRP_OFFSET_INVALID);
@@ -75,7 +83,7 @@ fn push(list: &mut Scatter, address: u64, len: u64) -> Result<(), Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use donjon_memory::Part;
+    use donjon_memory::{MemoryFile, Part};
 
     fn ram() -> Arc<Ram> {
         Arc::new(Ram::new(4 << 20).unwrap())
@@ -85,6 +93,22 @@ mod tests {
         for (n, e) in entries.into_iter().enumerate() {
             ram.store(at as usize + n * 8, e);
         }
+    }
+
+    #[test]
+    fn a_read_only_file_is_read_and_not_written() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * PAGE).unwrap();
+        let file = MemoryFile {
+            file: Arc::new(file),
+            len: 2 * PAGE,
+            read_only: true,
+        };
+        let ram = Arc::new(Ram::with_files(PAGE, &[(PAGE, file)]).unwrap());
+        let pages = |prp1, prp2| resolve(&ram, prp1, prp2, 2 * PAGE as usize).unwrap();
+        assert_eq!(pages(0, PAGE).len(), 2 * PAGE as usize);
+        assert_eq!(writable(pages(0, PAGE)).err(), Some(Status::DATA_TRANSFER_ERROR));
+        assert!(writable(pages(0, 0)).is_ok());
     }
 
     #[test]

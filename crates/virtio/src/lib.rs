@@ -12,6 +12,7 @@ mod device;
 mod mock;
 pub mod net;
 pub mod pci;
+pub mod pmem;
 mod queue;
 pub mod rng;
 pub mod vsock;

@@ -29,6 +29,9 @@ pub enum Violation {
     /// A buffer that is not in RAM.
     #[error("a buffer is not in RAM: {0}")]
     Buffer(#[from] MemoryError),
+    /// A buffer that is to be written, where nothing can be.
+    #[error("a buffer for the device to write is in a read-only file")]
+    ReadOnly,
     /// A descriptor chain that has no end, leads out of its table or has a device-readable part behind a
     /// writable one.
     #[error("a descriptor chain is malformed")]
@@ -197,6 +200,9 @@ impl Queue {
         }
         if more {
             return Err(Violation::Chain);
+        }
+        if !writable.is_writable() {
+            return Err(Violation::ReadOnly);
         }
         Ok(Some(Chain {
             head,

@@ -4,6 +4,7 @@ mod balloon;
 mod console;
 mod disk;
 mod net;
+mod pmem;
 mod rng;
 #[cfg(test)]
 mod tests;
@@ -13,13 +14,14 @@ pub use balloon::BalloonDevice;
 pub use console::ConsoleDevice;
 pub use disk::{Bus as DiskBus, DiskDevice, DiskError, DiskSpec, DiskSpecError};
 pub use net::{NetDevice, NetError};
+pub use pmem::{PmemDevice, PmemError, PmemSpec, PmemSpecError};
 pub use rng::RngDevice;
 pub use vsock::{VsockDevice, VsockSpec, VsockSpecError};
 
 use donjon_limit::Limit;
 use donjon_machine::Machine;
 use donjon_machine::pci::{Bus, Device as PciDevice, Function, PlugError};
-use donjon_memory::Ram;
+use donjon_memory::{MemoryFile, Ram};
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -39,6 +41,11 @@ pub trait Attachment: Send + Sync {
     /// Whether people added it and can remove it.
     fn removable(&self) -> bool {
         true
+    }
+
+    /// A file that must be memory of every machine it is in.
+    fn file(&self) -> Option<MemoryFile> {
+        None
     }
 
     /// Its function in the machine that `ram` belongs to.
@@ -179,6 +186,10 @@ impl Devices {
             .find(free)
             .ok_or(PlugError::Full)?;
         if let Some(Running { ram, bus }) = &state.running {
+            if attachment.file().is_some() {
+                let what = "a running domain's memory stays as it is; end the domain, and add it to its `donjon run`";
+                return Err(NotPossible::new(&*attachment, what).into());
+            }
             bus.add(PciDevice::at(slot, attachment.function(ram)))?;
         }
         state.entries.push(Entry { attachment, slot });
@@ -253,6 +264,14 @@ impl Devices {
             .collect();
         all.sort_by_key(|d| d.slot);
         all
+    }
+
+    /// The files that are to be memory of the next machine, in order of slots.
+    pub(crate) fn files(&self) -> Vec<MemoryFile> {
+        let state = self.lock();
+        let mut entries: Vec<_> = state.entries.iter().collect();
+        entries.sort_by_key(|e| e.slot);
+        entries.iter().filter_map(|e| e.attachment.file()).collect()
     }
 
     /// Has a machine built with all of them; from then on devices come and go on its bus.

@@ -230,7 +230,7 @@ impl Supervisor<'_> {
             self.sender.clone(),
         ));
         let attentions = control.attentions.clone();
-        let ram = self.spec.machine.ram()?;
+        let ram = self.spec.machine.ram(&self.spec.devices.files())?;
         let machine = self.spec.devices.build(&ram, |devices| {
             let outside = Outside {
                 attentions,

@@ -20,7 +20,7 @@ use crate::cpu::{Board, Cpu, R, Stop};
 use crate::translate::{After, Translator};
 use crate::vcpu::SoftVcpu;
 use donjon_engine::{Attention, EngineError, Exit, Statistics, Vcpu};
-use donjon_memory::{Ram, Stored};
+use donjon_memory::{Ram, RangeKind, Stored};
 use donjon_x86::{Activity, CpuState};
 use listing::Code;
 use state::Before;
@@ -90,6 +90,13 @@ impl Pair {
             engine: "soft",
             what: e.to_string(),
         };
+        if board.ram.ranges().iter().any(|r| r.kind != RangeKind::Ram) {
+            // Both would store to one file.
+            return Err(EngineError::Failed {
+                engine: "soft",
+                what: "a domain with persistent memory cannot run in lockstep".into(),
+            });
+        }
         let ram = Arc::new(Ram::new(board.ram.size()).map_err(failed)?);
         let on = |deck: Deck, ram: Arc<Ram>, attention: Arc<Attention>| Board {
             ram,

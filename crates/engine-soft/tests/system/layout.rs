@@ -127,7 +127,12 @@ impl Machine {
     }
 
     pub fn long_with(vcpus: usize) -> Self {
-        let mut m = Self::new(vcpus);
+        Self::new(vcpus).in_long_mode()
+    }
+
+    /// A machine in its reset state, in 64-bit mode.
+    pub fn in_long_mode(self) -> Self {
+        let mut m = self;
         m.tables();
         m.bits = 64;
         for n in 0..256 {

@@ -180,7 +180,11 @@ impl Machine {
     }
 
     pub fn with_model(count: usize, model: &str) -> Self {
-        let ram = Arc::new(Ram::new(RAM_SIZE).unwrap());
+        Self::with_ram(count, model, Ram::new(RAM_SIZE).unwrap())
+    }
+
+    pub fn with_ram(count: usize, model: &str, ram: Ram) -> Self {
+        let ram = Arc::new(ram);
         let ports = Arc::new(Ports::default());
         let attention: Vec<_> = (0..count).map(|_| Arc::new(Attention::default())).collect();
         let apics: Vec<_> = attention

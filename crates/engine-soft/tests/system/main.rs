@@ -5,6 +5,7 @@ mod code;
 mod debugging;
 mod descriptors;
 mod exceptions;
+mod files;
 mod gates;
 mod interrupts;
 mod layout;

@@ -16,6 +16,7 @@ pub const MODULES: &[&str] = &[
     "virtio_console",
     "virtio_balloon",
     "virtio_mem",
+    "virtio_pmem",
     "virtio_input",
     "virtio-rng",
     "vmw_vsock_virtio_transport",
@@ -25,6 +26,7 @@ pub const MODULES: &[&str] = &[
     "ahci",
     "sd_mod",
     "sr_mod",
+    "nd_pmem",
     "e1000",
     // File systems.
     "ext4",

@@ -132,7 +132,10 @@ pub fn parse(shared: &Shared, c: &Command) -> Result<Parsed, Status> {
     let offset = place(disk, c.lba(), sectors)?;
     let durable = forced || c.opcode != opcode::READ && !shared.write_cache.load(SeqCst);
     let (kind, operation) = match c.opcode {
-        opcode::READ => (Kind::Read, Operation::Read(transfer(c.prp1, c.prp2)?)),
+        opcode::READ => {
+            let list = transfer(c.prp1, c.prp2)?;
+            (Kind::Read, Operation::Read(prp::writable(list)?))
+        }
         opcode::WRITE => (Kind::Write, Operation::Write(transfer(c.prp1, c.prp2)?)),
         _ => {
             let unmap = c.dword(12) & DEAC != 0;

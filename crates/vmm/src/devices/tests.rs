@@ -115,3 +115,99 @@ fn a_disk_in_use_only_grows() {
         "{options}"
     );
 }
+
+#[test]
+fn persistent_memory_is_read_as_it_is_written() {
+    for text in ["/a/b.ext4", "/a,,b,ro", "/a=b,ro,name=root"] {
+        let spec: PmemSpec = text.parse().unwrap();
+        assert_eq!(spec.to_string().parse(), Ok(spec), "{text}");
+    }
+    let refused = |text: &str| text.parse::<PmemSpec>().unwrap_err().to_string();
+    assert!(refused(",ro").contains("say which file"));
+    assert!(refused("a,rw").contains("ro, name"));
+    assert!(refused("a,name=a/b").contains("letters, digits"));
+}
+
+#[test]
+fn files_are_memory_in_the_order_of_their_slots_and_of_new_machines_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let devices = Devices::new();
+    let pmem = |name: &str, mib: u64, read_only| {
+        let path = directory.path().join(name);
+        std::fs::File::create(&path).unwrap().set_len(mib << 20).unwrap();
+        let spec = PmemSpec {
+            path,
+            read_only,
+            name: None,
+        };
+        PmemDevice::open(&spec, name.into())
+    };
+    for (name, mib) in [("a", 2), ("b", 4), ("c", 6)] {
+        devices.add(pmem(name, mib, name == "b").unwrap()).unwrap();
+    }
+    devices.remove("a", Duration::ZERO, false).unwrap();
+    devices.add(pmem("d", 8, false).unwrap()).unwrap();
+    let files: Vec<_> = devices
+        .files()
+        .iter()
+        .map(|f| (f.len >> 20, f.read_only))
+        .collect();
+    assert_eq!(files, [(8, false), (4, true), (6, false)]);
+    assert!(
+        pmem("e", 3, false)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("truncate -s %2M")
+    );
+    // The lock is that of images.
+    let again = PmemSpec {
+        path: directory.path().join("b"),
+        ..PmemSpec::default()
+    };
+    let busy = PmemDevice::open(&again, "again".into())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(busy.contains("in use by this process"), "{busy}");
+    let again = PmemSpec {
+        read_only: true,
+        ..again
+    };
+    assert!(PmemDevice::open(&again, "again".into()).is_ok(), "readers share");
+    let spec = donjon_machine::MachineSpec {
+        cpus: 1,
+        memory: donjon_machine::MIN_MEMORY,
+        model: Arc::new(donjon_x86::cpuid::CpuModel::named("x86-64-v2").unwrap()),
+    };
+    let ram = spec.ram(&devices.files()).unwrap();
+    let built = devices.build(&ram, |devices| {
+        let outside = donjon_machine::Outside {
+            attentions: vec![Arc::default()],
+            power: Arc::new(Nobody),
+            console: Box::new(std::io::sink()),
+            devices,
+        };
+        Machine::new(&spec, ram.clone(), outside)
+    });
+    let machine = built.unwrap();
+    let late = devices
+        .add(pmem("late", 2, false).unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        late.contains("late (pmem)") && late.contains("donjon run"),
+        "{late}"
+    );
+    drop(machine);
+    devices.powered_off();
+    devices.add(pmem("late2", 2, false).unwrap()).unwrap();
+}
+
+/// Hears of power-off and reset.
+struct Nobody;
+
+impl donjon_devices::PowerSink for Nobody {
+    fn power_off(&self) {}
+    fn reset(&self) {}
+}
