@@ -228,13 +228,21 @@ impl Bus {
             Some(slot) if !(1..SLOTS).contains(&slot) => Err(PlugError::NoSlot(slot)),
             Some(slot) if !free(&slot) => Err(PlugError::Taken(slot)),
             Some(slot) => Ok(slot),
-            // Preferably one that the guest knows is empty.
-            None => {
-                let unsettled = self.hotplug.lock().unsettled();
-                let settled = (1..SLOTS).filter(free).find(|s| unsettled & 1 << s == 0);
-                settled.or_else(|| (1..SLOTS).find(free)).ok_or(PlugError::Full)
-            }
+            None => self.free(plugged).first().copied().ok_or(PlugError::Full),
         }
+    }
+
+    /// Slots without devices, first those that the guest knows are empty.
+    pub fn free_slots(&self) -> Vec<u8> {
+        let plugged = self.plugged.lock();
+        self.free(&plugged[..])
+    }
+
+    fn free(&self, plugged: &[Option<Arc<Gone>>]) -> Vec<u8> {
+        let unsettled = self.hotplug.lock().unsettled();
+        let free = (1..SLOTS).filter(|s| plugged[usize::from(*s)].is_none());
+        let (known, rest): (Vec<_>, Vec<_>) = free.partition(|s| unsettled & 1 << s == 0);
+        [known, rest].concat()
     }
 
     fn plug(&self, slot: u8, functions: &[Arc<dyn Function>], decode: bool) -> Result<(), PlugError> {

@@ -181,10 +181,13 @@ impl Devices {
         if state.entries.iter().any(|e| e.attachment.name() == name) {
             return Err(DeviceError::Taken(name.into()));
         }
+        // What is about to go keeps its slot until it is off the list.
         let free = |slot: &u8| state.entries.iter().all(|e| e.slot != *slot);
-        let slot = (1..donjon_machine::pci::SLOTS)
-            .find(free)
-            .ok_or(PlugError::Full)?;
+        let slots = match &state.running {
+            Some(running) => running.bus.free_slots(),
+            None => (1..donjon_machine::pci::SLOTS).collect(),
+        };
+        let slot = slots.into_iter().find(free).ok_or(PlugError::Full)?;
         if let Some(Running { ram, bus }) = &state.running {
             if attachment.file().is_some() {
                 let what = "a running domain's memory stays as it is; end the domain, and add it to its `donjon run`";
@@ -199,7 +202,7 @@ impl Devices {
     /// Removes a device: the guest is asked to let go of it, for as long as `patience`; with `force` it is pulled out
     /// if the guest has not by then.
     pub fn remove(&self, name: &str, patience: Duration, force: bool) -> Result<(), DeviceError> {
-        let (slot, bus) = {
+        let (slot, bus, attachment) = {
             let mut state = self.lock();
             let entry = find(&state, name)?;
             if !entry.attachment.removable() {
@@ -210,9 +213,9 @@ impl Devices {
                 state.entries.retain(|e| e.slot != slot);
                 return Ok(());
             };
-            (slot, running.bus.clone())
+            (slot, running.bus.clone(), entry.attachment.clone())
         };
-        // Not with the list locked: the guest's answer comes by way of `removed`.
+        // Not with the list locked: the guest's answer comes by way of `forget`.
         if let Ok(removal) = bus.request_removal(slot)
             && !removal.wait(patience)
         {
@@ -222,15 +225,16 @@ impl Devices {
             // It may have let go just now.
             let _ = bus.remove_now(slot);
         }
-        self.removed(slot);
+        // Not by its slot, which another may have by now.
+        self.forget(|e| Arc::ptr_eq(&e.attachment, &attachment));
         Ok(())
     }
 
-    /// What is in a slot has gone.
-    fn removed(&self, slot: u8) {
+    /// Takes off the list what has gone.
+    fn forget(&self, is_gone: impl FnMut(&Entry) -> bool) {
         let gone: Vec<_> = {
             let mut state = self.lock();
-            let (gone, rest) = state.entries.drain(..).partition(|e| e.slot == slot);
+            let (gone, rest) = state.entries.drain(..).partition(is_gone);
             state.entries = rest;
             gone
         };
@@ -283,10 +287,11 @@ impl Devices {
         let mut state = self.lock();
         let device = |e: &Entry| PciDevice::at(e.slot, e.attachment.function(ram));
         let machine = machine(state.entries.iter().map(device).collect())?;
-        let me = Arc::downgrade(self);
+        let (me, bus) = (Arc::downgrade(self), Arc::downgrade(machine.pci()));
         machine.pci().on_removal(move |slot| {
-            if let Some(me) = me.upgrade() {
-                me.removed(slot);
+            if let (Some(me), Some(bus)) = (me.upgrade(), bus.upgrade()) {
+                // Unless the slot has another device already.
+                me.forget(|e| e.slot == slot && !bus.slots().contains(&slot));
             }
         });
         state.running = Some(Running {
