@@ -283,8 +283,7 @@ impl Service for BlkQueue {
         for _ in 0..VCPU_ROUNDS {
             let (left, more) = self.round(on);
             if left || !more {
-                // A time to wait for is news to the queue's thread.
-                return left || on == On::Vcpu && self.requests.until().is_some();
+                return left;
             }
         }
         true
