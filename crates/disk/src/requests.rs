@@ -4,7 +4,8 @@ use crate::guest::Guest;
 use crate::{Disk, SECTOR};
 use donjon_memory::Scatter;
 use donjon_memory::uring::{Action, Job, Ring};
-use rustix::event::{EventfdFlags, eventfd};
+use donjon_service::{Wait, Waited};
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,6 +93,8 @@ impl Finished {
 pub struct Requests {
     disk: Arc<Disk>,
     ring: Option<Ring>,
+    /// [`Requests::files`], for [`Wait`].
+    waited: Vec<Waited>,
     /// Transfers in the kernel's hands, by their token there.
     in_kernel: HashMap<u64, Request>,
     next: u64,
@@ -121,8 +124,13 @@ impl Requests {
             None
         };
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let files = ring.iter().map(Ring::fd).chain([event.as_fd()]);
+        let waited = files
+            .map(|f| Ok((Arc::new(f.try_clone_to_owned()?) as _, PollFlags::IN)))
+            .collect::<io::Result<_>>()?;
         Ok(Self {
             disk: disk.clone(),
+            waited,
             ring,
             in_kernel: HashMap::new(),
             next: 0,
@@ -140,8 +148,16 @@ impl Requests {
         })
     }
 
-    /// Files that are readable when [`Requests::run`] has something to do. They stay the same.
-    pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    /// What a service with these requests waits for. The files stay the same.
+    pub fn wait(&self) -> Wait {
+        Wait {
+            files: self.waited.clone(),
+            until: self.until(),
+        }
+    }
+
+    /// Files that are readable when [`Requests::run`] has something to do.
+    fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let ring = self.ring.iter().map(Ring::fd);
         ring.chain([self.finished.event.as_fd()])
     }
@@ -248,7 +264,7 @@ impl Requests {
     }
 
     fn sleep(&self) {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::event::{PollFd, Timespec, poll};
         let mut files: Vec<_> = self
             .files()
             .map(|f| PollFd::from_borrowed_fd(f, PollFlags::IN))

@@ -11,10 +11,8 @@ use donjon_disk::{Operation, Request, Requests};
 use donjon_service::{On, Service, Wait};
 use parse::{Kind, Parsed, Work};
 pub use parse::{MAX_TRANSFER, OPCODES};
-use rustix::event::PollFlags;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -35,8 +33,6 @@ pub struct IoQueue {
     queue: SubmissionQueue,
     completions: Arc<CompletionQueue>,
     requests: Requests,
-    /// What [`Requests`] waits for, for [`Wait`].
-    files: Vec<Arc<OwnedFd>>,
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
     /// Answers for which the completion queue has no room. No command is taken meanwhile.
@@ -52,16 +48,11 @@ impl IoQueue {
         backlog: VecDeque<Completion>,
     ) -> io::Result<Self> {
         let requests = Requests::new(&shared.disk)?;
-        let files = requests
-            .files()
-            .map(|f| Ok(Arc::new(f.try_clone_to_owned()?)))
-            .collect::<io::Result<_>>()?;
         Ok(Self {
             shared: shared.clone(),
             queue,
             completions,
             requests,
-            files,
             pending: (0..DEPTH).map(|_| None).collect(),
             free: (0..DEPTH).rev().collect(),
             backlog,
@@ -198,14 +189,7 @@ impl Service for IoQueue {
     }
 
     fn wait(&mut self) -> Wait {
-        Wait {
-            files: self
-                .files
-                .iter()
-                .map(|f| (f.clone() as _, PollFlags::IN))
-                .collect(),
-            until: self.requests.until(),
-        }
+        self.requests.wait()
     }
 
     fn finish(&mut self) {

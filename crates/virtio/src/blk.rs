@@ -11,8 +11,6 @@ use donjon_devices::sync::Lock;
 use donjon_devices::{Migrate, Record, RestoreError};
 use donjon_disk::{Disk, Requests, SECTOR};
 use donjon_memory::Scatter;
-use rustix::event::PollFlags;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 /// Entries of each queue.
@@ -188,8 +186,6 @@ struct BlkQueue {
     disk: Arc<Disk>,
     queue: Queue,
     requests: Requests,
-    /// What [`Requests`] waits for, for [`Wait`].
-    files: Vec<Arc<OwnedFd>>,
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
 }
@@ -197,16 +193,11 @@ struct BlkQueue {
 impl BlkQueue {
     fn new(disk: &Arc<Disk>, queue: Queue) -> std::io::Result<Self> {
         let requests = Requests::new(disk)?;
-        let files = requests
-            .files()
-            .map(|f| Ok(Arc::new(f.try_clone_to_owned()?)))
-            .collect::<std::io::Result<_>>()?;
         let size = usize::from(queue.state().size);
         Ok(Self {
             disk: disk.clone(),
             queue,
             requests,
-            files,
             pending: (0..size).map(|_| None).collect(),
             free: (0..size).rev().collect(),
         })
@@ -290,14 +281,7 @@ impl Service for BlkQueue {
     }
 
     fn wait(&mut self) -> Wait {
-        Wait {
-            files: self
-                .files
-                .iter()
-                .map(|f| (f.clone() as _, PollFlags::IN))
-                .collect(),
-            until: self.requests.until(),
-        }
+        self.requests.wait()
     }
 
     fn finish(&mut self) {
@@ -307,6 +291,3 @@ impl Service for BlkQueue {
         }
     }
 }
-
-/// That the descriptors above can be shared with [`Wait`].
-const _: fn(Arc<OwnedFd>) -> Arc<dyn AsFd + Send + Sync> = |f| f;
