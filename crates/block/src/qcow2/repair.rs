@@ -7,7 +7,7 @@ use super::report::{CheckReport, Counts};
 use super::width::save;
 use super::{Qcow2, bytes, header};
 use crate::sync::write;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ impl Qcow2 {
     pub(crate) fn repair(&self) -> io::Result<CheckReport> {
         let mut walk = self.walk()?;
         let lost = walk.report.errors;
-        let differ = walk.compare()?;
+        walk.compare()?;
         let wrong = walk.report.errors > lost;
         if wrong || self.refcounts.lock().table.is_empty() {
             self.rebuild(&walk.counts)?;
@@ -24,7 +24,7 @@ impl Qcow2 {
             walk.report.errors_repaired += walk.report.errors - lost;
         } else if lost == 0 {
             // Clusters of entries that lead nowhere may be among them.
-            self.give_up(&differ)?;
+            self.give_up(&walk.counts)?;
             walk.report.leaks_repaired = walk.report.leaks;
         }
         self.fix_flags(&mut walk)?;
@@ -40,11 +40,25 @@ impl Qcow2 {
         Ok(report)
     }
 
-    /// Lowers refcounts.
-    fn give_up(&self, differ: &[(u64, u32)]) -> io::Result<()> {
+    /// Lowers refcounts to `counts`.
+    fn give_up(&self, counts: &Counts) -> io::Result<()> {
+        let per = self.geometry.refcounts();
         let mut refcounts = self.refcounts.lock();
-        for (cluster, count) in differ {
-            refcounts.set(&self.store, *cluster, u64::from(*count))?;
+        for index in 0..refcounts.table.len() {
+            if refcounts.table[index] == 0 {
+                continue;
+            }
+            let first = index as u64 * per;
+            for cluster in first..first + per {
+                let should = u64::from(counts.get(cluster));
+                if refcounts.get(&self.store, cluster)? > should {
+                    refcounts.set(&self.store, cluster, should)?;
+                }
+            }
+            if refcounts.cached() > 64 {
+                refcounts.write_dirty(&self.store)?;
+                refcounts.evict(32);
+            }
         }
         refcounts.write_dirty(&self.store)?;
         refcounts.next = 0;
@@ -80,17 +94,13 @@ impl Qcow2 {
         let (cluster, per, bits) = (geometry.cluster(), geometry.refcounts(), geometry.cluster_bits);
         let (counts, end) = self.without_refcounts(counts)?;
         // Blocks for what is in use, and for the table and the blocks themselves.
-        let mut blocks: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        let mut blocks: BTreeSet<u64> = counts.iter().map(|(c, _)| c / per).collect();
         let mut table_clusters = 1;
         loop {
-            let last = end + table_clusters + blocks.len() as u64 - 1;
-            let mut wanted: Vec<u64> = counts.iter().map(|(c, _)| c / per).collect();
-            wanted.extend(end / per..=last / per);
             let before = (blocks.len(), table_clusters);
-            for index in wanted {
-                blocks.entry(index).or_insert_with(|| vec![0; cluster as usize]);
-            }
-            let entries = blocks.keys().next_back().map_or(1, |i| i + 1);
+            let last = end + table_clusters + blocks.len() as u64 - 1;
+            blocks.extend(end / per..=last / per);
+            let entries = blocks.last().map_or(1, |i| i + 1);
             table_clusters = (entries * 8).div_ceil(cluster);
             if before == (blocks.len(), table_clusters) {
                 break;
@@ -103,20 +113,18 @@ impl Qcow2 {
         }
         let max = u64::MAX >> (64 - (1u32 << geometry.refcount_order));
         let own = (end..end + table_clusters + blocks.len() as u64).map(|c| (c, 1));
-        for (c, count) in counts.into_iter().chain(own) {
-            let block = blocks.entry(c / per).or_insert_with(|| vec![0; cluster as usize]);
-            save(
-                block,
-                (c % per) as usize,
-                geometry.refcount_order,
-                u64::from(count).min(max),
-            );
-        }
+        // Both are in order, and the second lies behind the first.
+        let mut all = counts.into_iter().chain(own).peekable();
         let mut table = vec![0; (table_clusters * cluster / 8) as usize];
-        for (i, (index, block)) in blocks.iter().enumerate() {
+        for (i, index) in blocks.into_iter().enumerate() {
+            let mut block = vec![0; cluster as usize];
+            while let Some((c, count)) = all.next_if(|(c, _)| c / per == index) {
+                let count = u64::from(count).min(max);
+                save(&mut block, (c % per) as usize, geometry.refcount_order, count);
+            }
             let at = (end + table_clusters + i as u64) << bits;
-            table[*index as usize] = at;
-            self.store.write(at, block)?;
+            table[index as usize] = at;
+            self.store.write(at, &block)?;
         }
         self.store.write(end << bits, &bytes::bytes(&table))?;
         self.store.sync()?;

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 /// Findings that are told in words.
 const TOLD: usize = 50;
-/// Clusters whose counts lie together.
-const CHUNK: u64 = 1024;
+/// Clusters whose counts lie together. Few, so that references that are spread out on purpose cost little more
+/// memory than the file that holds them.
+const CHUNK: u64 = 32;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -50,15 +51,12 @@ impl CheckReport {
 
 /// How often each cluster is referred to. Memory goes with the references there are, not with the file's size.
 #[derive(Default)]
-pub(super) struct Counts(pub(super) BTreeMap<u64, Vec<u32>>);
+pub(super) struct Counts(BTreeMap<u64, Box<[u32; CHUNK as usize]>>);
 
 impl Counts {
     pub(super) fn add(&mut self, clusters: Range<u64>, times: u32) {
         for cluster in clusters {
-            let chunk = self
-                .0
-                .entry(cluster / CHUNK)
-                .or_insert_with(|| vec![0; CHUNK as usize]);
+            let chunk = self.0.entry(cluster / CHUNK).or_default();
             let count = &mut chunk[(cluster % CHUNK) as usize];
             *count = count.saturating_add(times);
         }
