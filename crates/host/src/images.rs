@@ -12,8 +12,10 @@ mod unpack;
 pub use apt::Complaint;
 pub use deb::DebError;
 pub use modinfo::NotAModule;
+pub(crate) use modinfo::normal_name;
 pub use modules::ModuleError;
 pub use tiny::Tiny;
+pub(crate) use unpack::Compression;
 
 use crate::cache::{Cache, CacheError};
 use crate::progress::Progress;

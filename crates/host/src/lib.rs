@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod disk_boot;
 pub mod doctor;
 pub mod engines;
 pub mod images;

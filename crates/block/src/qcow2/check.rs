@@ -256,7 +256,7 @@ impl Walk<'_> {
         let mut refcounts = image.refcounts.lock();
         let end = self.end;
         let max = u64::MAX >> (64 - (1u32 << image.geometry.refcount_order));
-        let mut look = |cluster: u64, is: u64, should: u32, report: &mut CheckReport| {
+        let look = |cluster: u64, is: u64, should: u32, report: &mut CheckReport| {
             let at = cluster << bits;
             if is == u64::from(should) {
                 return;
