@@ -8,3 +8,5 @@ pub mod engines;
 pub mod images;
 pub mod perf_map;
 pub mod progress;
+pub mod record;
+pub mod store;
