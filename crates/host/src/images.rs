@@ -3,6 +3,7 @@
 mod apt;
 mod cpio;
 mod deb;
+pub mod debian;
 mod modinfo;
 mod modules;
 mod rootfs;

@@ -64,8 +64,14 @@ pub trait Record: Serialize + DeserializeOwned {
 
     /// Replaces the file at `path`.
     fn save(&self, path: &Path) -> Result<(), RecordError> {
-        let body = serde_json::to_string_pretty(self).map_err(|e| RecordError::io("write", path)(e.into()))? + "\n";
-        let text = format!("{} {} {}\n{body}", Self::KIND, Self::VERSION, sum(body.as_bytes()));
+        let body =
+            serde_json::to_string_pretty(self).map_err(|e| RecordError::io("write", path)(e.into()))? + "\n";
+        let text = format!(
+            "{} {} {}\n{body}",
+            Self::KIND,
+            Self::VERSION,
+            sum(body.as_bytes())
+        );
         replace(path, text.as_bytes())
     }
 
@@ -126,7 +132,8 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), RecordError> {
         .map_err(RecordError::io("create a file in", directory))?;
     let written = new.write_all(content).and_then(|()| new.as_file().sync_all());
     written.map_err(RecordError::io("write", path))?;
-    new.persist(path).map_err(|e| RecordError::io("replace", path)(e.error))?;
+    new.persist(path)
+        .map_err(|e| RecordError::io("replace", path)(e.error))?;
     sync(directory)
 }
 

@@ -41,7 +41,9 @@ pub enum StoreError {
         wanted: String,
     },
     /// Domains need it.
-    #[error("the image {image} is what the disks of these domains are based on: {domains}; remove them first: `donjon rm {first}`")]
+    #[error(
+        "the image {image} is what the disks of these domains are based on: {domains}; remove them first: `donjon rm {first}`"
+    )]
     InUse {
         /// The image.
         image: String,
@@ -156,7 +158,11 @@ pub struct StoreLock {
 impl Store {
     /// The user's: `$XDG_DATA_HOME/donjon`, or `~/.local/share/donjon` (XDG Base Directory Specification 0.8).
     pub fn of_user() -> Result<Self, StoreError> {
-        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let variable = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
         let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|h| h.join(".local/share")));
         Ok(Self::at(data.ok_or(StoreError::NoHome)?.join("donjon")))
     }
@@ -219,7 +225,9 @@ impl Store {
         if let Some(id) = names.0.get(wanted) {
             return self.stored(id, &names);
         }
-        let unknown = || StoreError::Unknown { wanted: wanted.into() };
+        let unknown = || StoreError::Unknown {
+            wanted: wanted.into(),
+        };
         let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
         if digits.len() < 4 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(unknown());
@@ -229,7 +237,9 @@ impl Store {
         match found.len() {
             0 => Err(unknown()),
             1 => Ok(found.remove(0)),
-            _ => Err(StoreError::Several { wanted: wanted.into() }),
+            _ => Err(StoreError::Several {
+                wanted: wanted.into(),
+            }),
         }
     }
 
@@ -274,7 +284,9 @@ impl Store {
                 });
             }
         }
-        names.0.retain(|name, id| *id != found.image.id || (by_name && name != wanted));
+        names
+            .0
+            .retain(|name, id| *id != found.image.id || (by_name && name != wanted));
         names.save(&self.images().join(NAMES))?;
         if !names.0.values().any(|id| *id == found.image.id) {
             let directory = self.images().join(&found.image.id);
@@ -293,7 +305,11 @@ impl Store {
     fn stored(&self, id: &str, names: &Names) -> Result<Stored, StoreError> {
         let directory = self.images().join(id);
         let image = ImageRecord::load(&directory.join(IMAGE))?;
-        let names = names.0.iter().filter(|(_, of)| *of == id).map(|(name, _)| name.clone());
+        let names = names
+            .0
+            .iter()
+            .filter(|(_, of)| *of == id)
+            .map(|(name, _)| name.clone());
         Ok(Stored {
             image,
             names: names.collect(),
@@ -332,7 +348,9 @@ impl Draft {
         let disk = self.disk();
         let synced = File::open(&disk).and_then(|f| f.sync_all());
         synced.map_err(RecordError::io("write", &disk))?;
-        let mut rights = fs::metadata(&disk).map_err(RecordError::io("examine", &disk))?.permissions();
+        let mut rights = fs::metadata(&disk)
+            .map_err(RecordError::io("examine", &disk))?
+            .permissions();
         rights.set_readonly(true);
         fs::set_permissions(&disk, rights).map_err(RecordError::io("protect", &disk))?;
         image.save(&from.join(IMAGE))?;
@@ -355,7 +373,9 @@ impl Draft {
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 fn is_id(name: &str) -> bool {
@@ -363,7 +383,12 @@ fn is_id(name: &str) -> bool {
 }
 
 fn lock_file(path: &Path) -> Result<File, RecordError> {
-    let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path);
     let file = file.map_err(RecordError::io("open", path))?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
         .map_err(|e| RecordError::io("lock", path)(e.into()))?;

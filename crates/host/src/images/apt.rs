@@ -151,6 +151,54 @@ impl<'a> Apt<'a> {
         })
     }
 
+    /// Where packages come from, of what has been fetched by [`Self::update`].
+    pub fn sources(&self) -> Result<Vec<Source>, ImageError> {
+        let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
+        let (program, leading) = self.command.split_first().expect("the command is not empty");
+        let output = Command::new(program)
+            .args(leading)
+            .arg("-c")
+            .arg(self.state.join("apt.conf"))
+            .args([
+                "indextargets",
+                "--no-release-info",
+                "--format",
+                format,
+                "Created-By: Packages",
+            ])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| self.not_started(source))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut sources: Vec<Source> = text.lines().filter_map(Source::parse).collect();
+        sources.sort();
+        sources.dedup();
+        Ok(sources)
+    }
+
+    /// When the newest list of a suite, its updates or its security updates was made, seconds since 1970; 0 if
+    /// there is none.
+    pub fn newest_list(&self, suite: &str) -> u64 {
+        let entries = fs::read_dir(self.state.join("lists"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let releases = entries.filter(|e| e.file_name().to_string_lossy().ends_with("Release"));
+        let texts = releases.filter_map(|e| fs::read(e.path()).ok());
+        texts
+            .filter_map(|t| date_of_release(&String::from_utf8_lossy(&t), suite))
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn not_started(&self, source: io::Error) -> ImageError {
+        let program = self.command[0].clone();
+        match source.kind() {
+            io::ErrorKind::NotFound => ImageError::NoApt { program },
+            _ => ImageError::Spawn { program, source },
+        }
+    }
+
     fn run(
         &self,
         arguments: &[&str],
@@ -173,15 +221,7 @@ impl<'a> Apt<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ImageError::NoApt {
-                program: program.clone(),
-            },
-            _ => ImageError::Spawn {
-                program: program.clone(),
-                source,
-            },
-        })?;
+        let mut child = command.spawn().map_err(|source| self.not_started(source))?;
         let said = listen(&mut child, progress);
         let status = child.wait().map_err(|source| ImageError::Spawn {
             program: program.clone(),
@@ -201,6 +241,33 @@ impl<'a> Apt<'a> {
             ok: status.success(),
             command,
             said,
+        })
+    }
+}
+
+/// Where packages come from (sources.list(5)).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Source {
+    /// The archive.
+    pub uri: String,
+    /// Its suite, such as `bookworm-updates`.
+    pub release: String,
+    /// `main` and others.
+    pub component: String,
+}
+
+impl Source {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split('|');
+        let mut word = || {
+            words
+                .next()
+                .filter(|w| !w.is_empty() && !w.contains(char::is_whitespace))
+        };
+        Some(Self {
+            uri: word()?.to_owned(),
+            release: word()?.to_owned(),
+            component: word()?.to_owned(),
         })
     }
 }
@@ -288,6 +355,20 @@ fn last_lines(input: impl Read) -> Vec<String> {
     lines.into()
 }
 
+/// `Date` of a Release file whose `Codename` begins with the suite's.
+fn date_of_release(text: &str, suite: &str) -> Option<u64> {
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))
+    };
+    if !field("Codename")?.starts_with(suite) {
+        return None;
+    }
+    // The zone is always this one, under its older name in HTTP.
+    let date = httpdate::parse_http_date(&field("Date")?.replace("UTC", "GMT")).ok()?;
+    Some(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs())
+}
+
 /// The figure in a line such as `dlstatus:2:12.6863:Retrieving file 2 of 2` (README.progress-reporting of apt).
 fn percentage(line: &str) -> Option<f32> {
     let done: f32 = line.strip_prefix("dlstatus:")?.split(':').nth(1)?.parse().ok()?;
@@ -333,6 +414,17 @@ mod tests {
         ] {
             assert_eq!(percentage(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_release_has_a_date() {
+        let text = "Origin: Debian\nCodename: bookworm-security\nDate: Sat, 08 Nov 2025 10:23:01 UTC\n";
+        assert_eq!(date_of_release(text, "bookworm"), Some(1_762_597_381));
+        assert_eq!(date_of_release(text, "trixie"), None);
+        assert_eq!(
+            date_of_release("Codename: bookworm\nDate: today\n", "bookworm"),
+            None
+        );
     }
 
     #[test]

@@ -34,7 +34,10 @@ fn an_image_has_names_and_goes_with_the_last() {
     store.name("two", &stored.image.id).unwrap();
     assert_eq!(store.image("aaaa").unwrap().names, ["one", "two"]);
     store.remove("one", |_| panic!("its image stays")).unwrap();
-    let error = store.remove("two", |_| vec!["web".into()]).unwrap_err().to_string();
+    let error = store
+        .remove("two", |_| vec!["web".into()])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("donjon rm web"), "{error}");
     store.remove("two", |_| vec![]).unwrap();
     assert!(!stored.disk.exists() && store.images_there().unwrap().is_empty());
