@@ -13,6 +13,7 @@ use std::time::Duration;
 
 const LOCK: &str = "lock";
 const SOCKET: &str = "control.sock";
+const VSOCK: &str = "vsock";
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,12 @@ impl RunDirectory {
         self.root.join(name.as_str()).join(SOCKET)
     }
 
+    /// Where a running domain's guest is reached by vsock. The guest's connections to port `P` of the host go to the
+    /// same path with `_P` behind it.
+    pub fn vsock(&self, name: &Name) -> PathBuf {
+        self.root.join(name.as_str()).join(VSOCK)
+    }
+
     /// Where the switches of this user's domains are. No domain can be called that.
     pub fn switches(&self) -> PathBuf {
         self.root.join(".switches")
@@ -203,6 +210,11 @@ impl Claim {
         &self.name
     }
 
+    /// See [`RunDirectory::vsock`].
+    pub fn vsock(&self) -> PathBuf {
+        self.directory.join(VSOCK)
+    }
+
     pub(crate) fn listen(&self) -> io::Result<UnixListener> {
         let path = self.directory.join(SOCKET);
         // Left by a process that was killed.
@@ -278,7 +290,11 @@ fn sweep(directory: &Path, lock: File) {
 
 fn remove(directory: &Path) {
     // What cannot be removed is known to be stale all the same.
-    let _ = fs::remove_file(directory.join(SOCKET));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name() != LOCK {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     let _ = fs::remove_file(directory.join(LOCK));
     let _ = fs::remove_dir(directory);
 }

@@ -51,6 +51,8 @@ pub enum Command {
         #[serde(flatten)]
         change: DeviceChange,
     },
+    /// Press the power button, which asks the guest to shut down: nothing.
+    PowerButton,
 }
 
 /// What kinds of devices can be added.
@@ -93,13 +95,14 @@ pub struct DeviceInfo {
 }
 
 impl Command {
-    const NAMES: [&'static str; 6] = [
+    const NAMES: [&'static str; 7] = [
         "info",
         "stats",
         "devices",
         "device-add",
         "device-remove",
         "device-set",
+        "power-button",
     ];
 
     /// How long an answer may take.
@@ -131,6 +134,10 @@ pub struct Info {
     pub memory: u64,
     /// Seconds since it was started.
     pub uptime_seconds: f64,
+    /// The image it was started from.
+    pub image: String,
+    /// Ports of the host that lead to its own, as on the command line.
+    pub ports: Vec<String>,
 }
 
 /// What a domain does.
@@ -291,6 +298,7 @@ mod tests {
                     ..DeviceChange::default()
                 },
             },
+            Command::PowerButton,
         ];
         assert_eq!(all.len(), Command::NAMES.len());
         for command in all {

@@ -33,6 +33,8 @@ pub trait Answers: Send + Sync {
     fn remove_device(&self, name: &str, force: bool) -> Result<(), Refusal>;
     /// For [`Command::DeviceSet`].
     fn set_device(&self, name: &str, change: &DeviceChange) -> Result<DeviceInfo, Refusal>;
+    /// For [`Command::PowerButton`].
+    fn press_power_button(&self) -> Result<(), Refusal>;
 }
 
 /// Answers on a domain's socket until it is dropped.
@@ -134,6 +136,7 @@ fn serve(stream: UnixStream, answers: &dyn Answers) -> io::Result<()> {
             Ok(Command::DeviceSet { name, change }) => {
                 answer(&mut lines, answers.set_device(&name, &change))?;
             }
+            Ok(Command::PowerButton) => answer(&mut lines, answers.press_power_button().map(|()| true))?,
             Err(refusal) => refuse(&mut lines, refusal)?,
         }
     }

@@ -62,6 +62,10 @@ impl Answers for Fixed {
             ..DeviceInfo::default()
         })
     }
+
+    fn press_power_button(&self) -> Result<(), Refusal> {
+        Err(Refusal::new("gone", "there is none"))
+    }
 }
 
 fn server(directory: &Path) -> (Server, RunDirectory, PathBuf) {

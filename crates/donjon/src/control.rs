@@ -56,6 +56,13 @@ impl Answers for Domain {
     fn set_device(&self, name: &str, change: &DeviceChange) -> Result<DeviceInfo, Refusal> {
         self.board.change(name, change)
     }
+
+    fn press_power_button(&self) -> Result<(), Refusal> {
+        match self.board.devices.press_power_button() {
+            true => Ok(()),
+            false => Err(Refusal::new("gone", "the domain is not running")),
+        }
+    }
 }
 
 /// Answers for the domain until the server is dropped. A name that the user chose must be had; without one,

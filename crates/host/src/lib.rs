@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod disk_boot;
 pub mod doctor;
+pub mod domains;
 pub mod engines;
 pub mod images;
 pub mod perf_map;

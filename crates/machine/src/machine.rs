@@ -59,6 +59,7 @@ pub struct Machine {
     apics: Vec<Arc<lapic::LocalApic>>,
     attentions: Vec<Arc<Attention>>,
     com1: Arc<serial::Serial>,
+    pm: Arc<pm::Pm>,
     pci: Arc<Bus>,
 }
 
@@ -144,7 +145,10 @@ impl Machine {
                 low: layout::PCI_LOW,
                 high: layout::PCI_HIGH,
             },
-            event: Box::new(move || pm.raise_gpe(layout::HOTPLUG_GPE)),
+            event: {
+                let pm = pm.clone();
+                Box::new(move || pm.raise_gpe(layout::HOTPLUG_GPE))
+            },
         };
         // After everything that is fixed, so that no BAR is in its way.
         let pci = Bus::new(&buses, wiring, devices)?;
@@ -172,6 +176,7 @@ impl Machine {
             apics,
             attentions,
             com1,
+            pm,
             pci,
         })
     }
@@ -208,6 +213,11 @@ impl Machine {
     /// The PCI bus, to plug devices in and out.
     pub fn pci(&self) -> &Arc<Bus> {
         &self.pci
+    }
+
+    /// Presses the power button, which asks the guest to shut down (ACPI 6.5 §4.8.2.2.1).
+    pub fn press_power_button(&self) {
+        self.pm.press_power_button();
     }
 
     /// The serial port the console is on.

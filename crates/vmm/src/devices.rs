@@ -126,6 +126,7 @@ struct Entry {
 struct Running {
     ram: Arc<Ram>,
     bus: Arc<Bus>,
+    press_power_button: Box<dyn Fn() + Send>,
 }
 
 #[derive(Default)]
@@ -188,7 +189,7 @@ impl Devices {
             None => (1..donjon_machine::pci::SLOTS).collect(),
         };
         let slot = slots.into_iter().find(free).ok_or(PlugError::Full)?;
-        if let Some(Running { ram, bus }) = &state.running {
+        if let Some(Running { ram, bus, .. }) = &state.running {
             if attachment.file().is_some() {
                 let what = "a running domain's memory stays as it is; end the domain, and add it to its `donjon run`";
                 return Err(NotPossible::new(&*attachment, what).into());
@@ -283,10 +284,11 @@ impl Devices {
         self: &Arc<Self>,
         ram: &Arc<Ram>,
         machine: impl FnOnce(Vec<PciDevice>) -> Result<Machine, E>,
-    ) -> Result<Machine, E> {
+    ) -> Result<Arc<Machine>, E> {
         let mut state = self.lock();
         let device = |e: &Entry| PciDevice::at(e.slot, e.attachment.function(ram));
-        let machine = machine(state.entries.iter().map(device).collect())?;
+        let machine = Arc::new(machine(state.entries.iter().map(device).collect())?);
+        let button = machine.clone();
         let (me, bus) = (Arc::downgrade(self), Arc::downgrade(machine.pci()));
         machine.pci().on_removal(move |slot| {
             if let (Some(me), Some(bus)) = (me.upgrade(), bus.upgrade()) {
@@ -297,8 +299,16 @@ impl Devices {
         state.running = Some(Running {
             ram: ram.clone(),
             bus: machine.pci().clone(),
+            press_power_button: Box::new(move || button.press_power_button()),
         });
         Ok(machine)
+    }
+
+    /// Presses the machine's power button; tells whether there is a machine.
+    pub fn press_power_button(&self) -> bool {
+        let state = self.lock();
+        let pressed = state.running.as_ref().map(|r| (r.press_power_button)());
+        pressed.is_some()
     }
 
     /// The machine runs no more.

@@ -159,7 +159,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// One machine, from power-on to power-off or reset, before its vCPUs run …
 struct Built {
-    machine: Machine,
+    machine: Arc<Machine>,
     control: Arc<Control>,
     partition: Arc<dyn Partition>,
     states: Vec<CpuState>,
@@ -167,7 +167,7 @@ struct Built {
 
 /// … and when they do.
 struct Incarnation {
-    machine: Machine,
+    machine: Arc<Machine>,
     control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
 }
