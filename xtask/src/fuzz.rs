@@ -3,6 +3,8 @@
 //! cargo-fuzz wants a nightly compiler for the sanitizers. Coverage feedback needs none: LLVM's
 //! SanitizerCoverage pass (clang.llvm.org/docs/SanitizerCoverage) runs when it is named with `-C passes`.
 
+mod vmdk;
+
 use crate::command::{cargo, root, run, target_dir};
 use crate::prerequisites;
 use anyhow::{Context, Result, bail};
@@ -11,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every target. The name is that of its file in fuzz/src.
-const TARGETS: [&str; 6] = ["boot", "cpu", "net", "nvme", "qcow2", "virtio"];
+const TARGETS: [&str; 7] = ["boot", "cpu", "net", "nvme", "qcow2", "virtio", "vmdk"];
 
 /// What `cargo fuzz` passes too, less the sanitizer.
 const COVERAGE: &str = "--cfg fuzzing \
@@ -228,6 +230,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 steps.map(|(name, steps)| (format!("{name}-{version}"), [steps, &image].concat()))
             })
             .collect(),
+        "vmdk" => vmdk::seeds(),
         _ => vec![],
     }
 }

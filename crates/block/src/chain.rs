@@ -7,6 +7,7 @@ use crate::probe::{PROBED, looks_like};
 use crate::qcow2::{Header, HeaderError, Qcow2};
 use crate::raw::Raw;
 use crate::store::Store;
+use crate::vmdk::Vmdk;
 use std::fs::{File, FileType};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -85,6 +86,8 @@ fn open_in(path: &Path, options: &Options, chain: &mut Vec<(u64, u64)>) -> Resul
             let image = Qcow2::open(store, data, header, backing.clone(), options.read_only)?;
             Driver::Qcow2(Box::new(image))
         }
+        Format::Vmdk if !options.read_only => return Err(OpenError::only_read(path, format)),
+        Format::Vmdk => Driver::Vmdk(Vmdk::open(store, options)?),
     };
     Ok(Image {
         driver,
@@ -175,7 +178,8 @@ pub(crate) fn format_of(store: &Store, named: Option<Format>) -> Result<Format, 
     match (named, looks_like(&first)) {
         // Anything may be on a disk that is said to be raw.
         (Some(Format::Raw), _) | (None, "raw") => Ok(Format::Raw),
-        (_, "qcow2") => Ok(Format::Qcow2),
+        (None | Some(Format::Qcow2), "qcow2") => Ok(Format::Qcow2),
+        (None | Some(Format::Vmdk), "vmdk") => Ok(Format::Vmdk),
         (Some(expected), found) => Err(OpenError::WrongFormat {
             file: path.to_owned(),
             expected,
@@ -238,6 +242,7 @@ fn open_backing(
         let format = match format {
             None | Some("") => None,
             Some("qcow2") => Some(Format::Qcow2),
+            Some("vmdk") => Some(Format::Vmdk),
             Some("raw" | "file" | "host_device") => Some(Format::Raw),
             Some(other) => {
                 return Err(OpenError::Unsupported {

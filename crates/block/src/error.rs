@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Transfers return it inside an [`io::Error`] of kind [`io::ErrorKind::InvalidData`].
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{file} is damaged: {what} (at offset {offset:#x}); look at it with: donjon disk check {file}", file = .file.display())]
+#[error("{file} is damaged: {what} (at offset {offset:#x}); {hint}", file = .file.display(), hint = damage_hint(*.format, .file))]
 pub struct Corrupt {
     /// The image's file.
     pub file: PathBuf,
@@ -17,6 +17,8 @@ pub struct Corrupt {
     pub what: String,
     /// Where in the file, or of which entry.
     pub offset: u64,
+    /// Its format.
+    pub format: Format,
 }
 
 impl Corrupt {
@@ -25,6 +27,14 @@ impl Corrupt {
             file: file.to_owned(),
             what: what.into(),
             offset,
+            format: Format::Qcow2,
+        }
+    }
+
+    pub(crate) fn vmdk(file: &Path, what: impl Into<String>, offset: u64) -> Self {
+        Self {
+            format: Format::Vmdk,
+            ..Self::new(file, what, offset)
         }
     }
 }
@@ -85,6 +95,37 @@ pub enum OpenError {
         /// What it needs.
         what: String,
     },
+    /// A format that is only read.
+    #[error(
+        "{file} is a {format} image, and those are only read; use it read-only, or make a writable one of it: \
+         donjon disk convert {file} NEW.qcow2, or on top of it: donjon disk overlay {file} NEW.qcow2",
+        file = .file.display()
+    )]
+    OnlyRead {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        format: Format,
+    },
+    /// A vmdk image names an extent in another directory.
+    #[error("{file} names the extent {extent:?}, which is not beside it; put the two into one directory, and no directory into the name", file = .file.display())]
+    ExtentElsewhere {
+        /// The file with the descriptor.
+        file: PathBuf,
+        /// The name.
+        extent: String,
+    },
+    /// An extent of a vmdk image does not exist.
+    #[error("{file} has an extent {extent}, which does not exist; copy it from where {file} came from", file = .file.display(), extent = .extent.display())]
+    ExtentMissing {
+        /// The file with the descriptor.
+        file: PathBuf,
+        /// The extent.
+        extent: PathBuf,
+    },
+    /// One extent of a vmdk image of several.
+    #[error("{file} is only an extent of a disk; name the vmdk file beside it that lists its extents", file = .0.display())]
+    NoDescriptor(PathBuf),
     /// It contradicts its format.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -128,12 +169,26 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    pub(crate) fn only_read(file: &Path, format: Format) -> Self {
+        Self::OnlyRead {
+            file: file.to_owned(),
+            format,
+        }
+    }
+
     pub(crate) fn io(what: &'static str, file: &Path) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
         move |source| match source.downcast::<Corrupt>() {
             Ok(corrupt) => Self::Corrupt(corrupt),
             Err(source) => Self::Io { what, file, source },
         }
+    }
+}
+
+fn damage_hint(format: Format, file: &Path) -> String {
+    match format {
+        Format::Vmdk => "copy it anew from where it came from".into(),
+        _ => format!("look at it with: donjon disk check {}", file.display()),
     }
 }
 
@@ -146,7 +201,7 @@ fn readonly_hint(verb: &str) -> &'static str {
 
 fn format_hint(found: &str) -> &'static str {
     match found {
-        "qcow2" => "name that format instead, or none",
+        "qcow2" | "vmdk" => "name that format instead, or none",
         _ => "name the right format, or none",
     }
 }

@@ -5,6 +5,7 @@ use crate::error::OpenError;
 use crate::pin::Pin;
 use crate::qcow2::Qcow2;
 use crate::raw::Raw;
+use crate::vmdk::Vmdk;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -21,6 +22,8 @@ pub enum Format {
     Raw,
     /// QEMU's copy-on-write format, versions 2 and 3.
     Qcow2,
+    /// VMware's format, for reading.
+    Vmdk,
 }
 
 impl Format {
@@ -29,6 +32,7 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
         }
     }
 }
@@ -46,7 +50,10 @@ impl FromStr for Format {
         match text {
             "raw" => Ok(Self::Raw),
             "qcow2" => Ok(Self::Qcow2),
-            _ => Err(format!("there is no format {text:?}; there are: raw, qcow2")),
+            "vmdk" => Ok(Self::Vmdk),
+            _ => Err(format!(
+                "there is no format {text:?}; there are: raw, qcow2, vmdk"
+            )),
         }
     }
 }
@@ -73,6 +80,8 @@ pub struct Extent {
 pub(crate) enum Driver {
     Raw(Raw),
     Qcow2(Box<Qcow2>),
+    /// Whose image is read-only.
+    Vmdk(Vmdk),
 }
 
 /// An open image, with its backing files. All of it may be used by several threads at once.
@@ -107,6 +116,7 @@ impl Image {
         match self.driver {
             Driver::Raw(_) => Format::Raw,
             Driver::Qcow2(_) => Format::Qcow2,
+            Driver::Vmdk(_) => Format::Vmdk,
         }
     }
 
@@ -125,6 +135,7 @@ impl Image {
         match &self.driver {
             Driver::Raw(raw) => raw.size(),
             Driver::Qcow2(qcow2) => qcow2.size(),
+            Driver::Vmdk(vmdk) => vmdk.size(),
         }
     }
 
@@ -144,6 +155,7 @@ impl Image {
         match &self.driver {
             Driver::Raw(raw) => raw.read(offset, buffer, range),
             Driver::Qcow2(qcow2) => qcow2.read(offset, buffer, range),
+            Driver::Vmdk(vmdk) => vmdk.read(offset, buffer, range),
         }
     }
 
@@ -153,6 +165,7 @@ impl Image {
         match &self.driver {
             Driver::Raw(raw) => raw.write(offset, buffer, 0..buffer.len()),
             Driver::Qcow2(qcow2) => qcow2.write(offset, buffer, 0..buffer.len()),
+            Driver::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
         }
     }
 
@@ -168,6 +181,7 @@ impl Image {
             _ if self.read_only => Ok(()),
             Driver::Raw(raw) => raw.flush(),
             Driver::Qcow2(qcow2) => qcow2.flush(),
+            Driver::Vmdk(_) => Ok(()),
         }
     }
 
@@ -179,6 +193,7 @@ impl Image {
             _ if len == 0 => Ok(()),
             Driver::Raw(raw) => raw.discard(offset, len),
             Driver::Qcow2(qcow2) => qcow2.discard(offset, len),
+            Driver::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
         }
     }
 
@@ -189,6 +204,7 @@ impl Image {
             _ if len == 0 => Ok(()),
             Driver::Raw(raw) => raw.write_zeroes(offset, len, may_unmap),
             Driver::Qcow2(qcow2) => qcow2.write_zeroes(offset, len, may_unmap),
+            Driver::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
         }
     }
 
@@ -206,6 +222,7 @@ impl Image {
         match &self.driver {
             Driver::Raw(raw) => raw.direct(offset, len, for_write),
             Driver::Qcow2(qcow2) => qcow2.direct(offset, len, for_write),
+            Driver::Vmdk(vmdk) => vmdk.direct(offset, len, for_write),
         }
         .ok()
         .flatten()
@@ -218,20 +235,20 @@ impl Image {
             _ if len == 0 => Ok(Extent { data: false, len: 0 }),
             Driver::Raw(raw) => raw.extent(offset, len),
             Driver::Qcow2(qcow2) => qcow2.extent(offset, len),
+            Driver::Vmdk(vmdk) => vmdk.extent(offset, len),
         }
     }
 
     /// Changes the disk's size, a multiple of 512. What a smaller one cuts off is lost; what a larger one adds reads
     /// as zeroes. Nothing may be written meanwhile.
     pub fn resize(&self, size: u64) -> Result<(), OpenError> {
-        if self.read_only {
-            return Err(OpenError::Permission {
-                file: self.path.clone(),
-                verb: "written",
-            });
-        }
         whole_sectors(size)?;
         match &self.driver {
+            Driver::Vmdk(_) => Err(OpenError::only_read(&self.path, Format::Vmdk)),
+            _ if self.read_only => Err(OpenError::Permission {
+                file: self.path.clone(),
+                verb: "written",
+            }),
             Driver::Raw(raw) => raw.resize(size),
             Driver::Qcow2(qcow2) => qcow2.resize(size),
         }
@@ -244,6 +261,7 @@ impl Image {
             _ if self.read_only => Ok(()),
             Driver::Raw(raw) => raw.flush(),
             Driver::Qcow2(qcow2) => qcow2.close(),
+            Driver::Vmdk(_) => Ok(()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Disk images: raw and qcow2, chains of overlays, locks, and what is done to them as files.
+//! Disk images: raw, qcow2, and vmdk for reading; chains of overlays, locks, and what is done to them as files.
 //!
 //! [`open`] gives an [`Image`], which any number of threads read and write at once. [`manage`] makes images,
 //! converts and checks them.
@@ -23,6 +23,7 @@ mod store;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod vmdk;
 
 pub use buffer::{Buffer, HostBuffer};
 pub use chain::{Options, open, open_content};

@@ -4,12 +4,15 @@
 pub(crate) const PROBED: usize = 512;
 
 /// Signatures of image formats: offset, bytes, name.
-const SIGNATURES: [(usize, &[u8], &str); 14] = [
+const SIGNATURES: [(usize, &[u8], &str); 16] = [
     (0, b"QFI\xfb\0\0\0\x01", "qcow (version 1)"),
     (0, b"QFI\xfb", "qcow2"),
     (0, b"KDMV", "vmdk"),
-    (0, b"COWD", "vmdk (version 3)"),
-    (0, b"# Disk DescriptorFile", "vmdk (descriptor)"),
+    // VMware's own is `# Disk DescriptorFile`; other tools' have more or fewer spaces.
+    (0, b"# Disk Descriptor", "vmdk"),
+    (0, b"#Disk Descriptor", "vmdk"),
+    (0, b"COWD", "COWD (an extent of ESX)"),
+    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "SESPARSE (an extent of ESX)"),
     (0, b"vhdxfile", "vhdx"),
     (0, b"conectix", "vpc (VHD)"),
     (0, b"QED\0", "qed"),
@@ -37,6 +40,8 @@ mod tests {
     fn signatures_are_known() {
         assert_eq!(looks_like(b"QFI\xfb\0\0\0\x03"), "qcow2");
         assert_eq!(looks_like(b"QFI\xfb\0\0\0\x01"), "qcow (version 1)");
+        assert_eq!(looks_like(b"KDMV\x01\0\0\0"), "vmdk");
+        assert_eq!(looks_like(b"# Disk DescriptorFile\nversion=1\n"), "vmdk");
         assert_eq!(looks_like(&[0; 512]), "raw");
         assert_eq!(looks_like(b""), "raw");
         let mut vdi = [0; 512];

@@ -7,7 +7,6 @@ use crate::pin::Pin;
 use crate::probe::{PROBED, looks_like};
 use crate::store::Store;
 use crate::sync::Mutex;
-use rustix::fs::SeekFrom;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,25 +97,7 @@ impl Raw {
     }
 
     pub(crate) fn extent(&self, offset: u64, len: u64) -> io::Result<Extent> {
-        let file = &**self.store.file();
-        let hole = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-            Ok(at) if at > offset => Extent {
-                data: false,
-                len: len.min(at - offset),
-            },
-            Ok(_) => {
-                let end = rustix::fs::seek(file, SeekFrom::Hole(offset)).unwrap_or(u64::MAX);
-                Extent {
-                    data: true,
-                    len: len.min(end.saturating_sub(offset).max(1)),
-                }
-            }
-            // No data up to the end.
-            Err(rustix::io::Errno::NXIO) => Extent { data: false, len },
-            // Nobody can tell.
-            Err(_) => Extent { data: true, len },
-        };
-        Ok(hole)
+        Ok(self.store.extent(offset, len))
     }
 
     pub(crate) fn resize(&self, size: u64) -> Result<(), OpenError> {

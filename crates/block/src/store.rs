@@ -1,6 +1,7 @@
 //! One host file of an image: transfers, holes, and what a failed sync means.
 
 use crate::buffer::{Buffer, read_or_zero};
+use crate::image::Extent;
 use rustix::fs::FallocateFlags;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -109,6 +110,28 @@ impl Store {
         #[cfg(test)]
         self.observe(|| Event::Zero(at, len))?;
         self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len)
+    }
+
+    /// Whether the file has data at an offset, and how far that goes.
+    pub(crate) fn extent(&self, offset: u64, len: u64) -> Extent {
+        let file = &*self.file;
+        match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) if at > offset => Extent {
+                data: false,
+                len: len.min(at - offset),
+            },
+            Ok(_) => {
+                let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(offset)).unwrap_or(u64::MAX);
+                Extent {
+                    data: true,
+                    len: len.min(end.saturating_sub(offset).max(1)),
+                }
+            }
+            // No data up to the end.
+            Err(rustix::io::Errno::NXIO) => Extent { data: false, len },
+            // Nobody can tell.
+            Err(_) => Extent { data: true, len },
+        }
     }
 
     /// Makes room for a range without changing what it reads as.

@@ -126,8 +126,8 @@ pub struct RunArgs {
     pub name: Option<Name>,
 
     /// A disk, on an image that `donjon disk create` or others made: FILE, and behind it any of
-    /// `,format=raw|qcow2`, `,bus=virtio|nvme`, `,ro`, `,serial=S`, `,name=NAME`, `,queues=N`, `,bps=100M` and
-    /// `,iops=1000`. May be given several times.
+    /// `,format=raw|qcow2|vmdk`, `,bus=virtio|nvme`, `,ro`, `,serial=S`, `,name=NAME`, `,queues=N`, `,bps=100M` and
+    /// `,iops=1000`. A vmdk image needs `ro`. May be given several times.
     #[arg(long = "disk", value_name = "FILE,…")]
     pub disks: Vec<DiskSpec>,
 

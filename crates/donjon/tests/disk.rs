@@ -249,3 +249,52 @@ fn damage_is_found_and_repaired() {
     std::fs::write(place.path("raw"), [0; 512]).unwrap();
     place.disk(&["check", "raw"]).exits(0);
 }
+
+#[test]
+fn vmdk_images_are_read() {
+    let place = Place::new();
+    let content: Vec<u8> = (0..3u32 << 18).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(place.path("a.raw"), &content).unwrap();
+    for (subformat, extent) in [
+        (
+            "streamOptimized",
+            "extent        SPARSE, 3M (3145728 bytes), grains of 64K (65536 bytes), compressed\n",
+        ),
+        (
+            "monolithicFlat",
+            "extent        FLAT, 3M (3145728 bytes), in a-flat.vmdk\n",
+        ),
+    ] {
+        let options = format!("subformat={subformat}");
+        place.qemu_img(&["convert", "-O", "vmdk", "-o", &options, "a.raw", "a.vmdk"]);
+        let table = place.disk(&["info", "a.vmdk"]).exits(0).stdout;
+        for part in [
+            "format        vmdk",
+            &format!("type          {subformat}"),
+            extent,
+        ] {
+            assert!(table.contains(part), "no {part:?} in {table}");
+        }
+        let info = place.json(&["info", "--format", "json", "a.vmdk"]);
+        assert_eq!(
+            (&info[0]["format"], &info[0]["create_type"]),
+            (&"vmdk".into(), &subformat.into())
+        );
+        assert_eq!(info[0]["extents"][0]["size"], 3 << 20);
+        place.disk(&["convert", "--force", "a.vmdk", "a.qcow2"]).exits(0);
+        place
+            .disk(&["overlay", "--force", "a.vmdk", "top.qcow2"])
+            .exits(0);
+        for made in ["a.qcow2", "top.qcow2"] {
+            place.qemu_img(&["compare", "-q", "-f", "qcow2", "-F", "raw", made, "a.raw"]);
+        }
+    }
+    let way_out = "donjon disk convert a.vmdk NEW.qcow2";
+    for refused in [&["resize", "a.vmdk", "+1M"][..], &["check", "a.vmdk"]] {
+        place.disk(refused).exits(1).says(&[way_out]);
+    }
+    place
+        .disk(&["create", "--format", "vmdk", "b.vmdk", "1M"])
+        .exits(1)
+        .says(&["only read", "--format qcow2"]);
+}

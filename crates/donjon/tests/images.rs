@@ -101,7 +101,10 @@ fn bad_images_are_refused_with_the_way_out() {
         "qemu-img",
         &["rebase", "-u", "-F", "qcow2", "-b", "gone.qcow2", "orphan.qcow2"],
     );
-    place.host("qemu-img", &["create", "-q", "-f", "vmdk", "other.vmdk", "8M"]);
+    for format in ["vmdk", "vhdx"] {
+        let name = format!("other.{format}");
+        place.host("qemu-img", &["create", "-q", "-f", format, &name, "8M"]);
+    }
     std::fs::create_dir(place.path("directory")).unwrap();
     for (disk, parts) in [
         ("missing.qcow2", &["does not exist", "donjon disk create"][..]),
@@ -113,7 +116,11 @@ fn bad_images_are_refused_with_the_way_out() {
         ("cut.qcow2", &["cut.qcow2", "damaged", "donjon disk check"]),
         ("orphan.qcow2", &["backing file", "gone.qcow2", "does not exist"]),
         ("loop.qcow2", &["chain", "recreate the overlay"]),
-        ("other.vmdk", &["not supported", "qemu-img convert"]),
+        (
+            "other.vmdk",
+            &["only read", "donjon disk convert other.vmdk NEW.qcow2"],
+        ),
+        ("other.vhdx", &["not supported", "qemu-img convert"]),
         ("directory", &["directory", "name a file"]),
     ] {
         let done = place.ask(&["run", "--disk", disk]).exits(1).says(parts);
@@ -127,7 +134,7 @@ fn bad_images_are_refused_with_the_way_out() {
     for (disk, part) in [
         ("", "say which image"),
         ("a,size=3", "there is no option \"size\""),
-        ("a,format=vmdk", "raw"),
+        ("a,format=vhd", "raw, qcow2, vmdk"),
         ("a,queues=0", "1 to 64 queues"),
         ("a,name=x/y", "name"),
         ("a,bps=fast", "bps"),

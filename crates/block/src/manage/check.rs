@@ -18,8 +18,16 @@ pub fn check(path: &Path, format: Option<Format>, repair: bool) -> Result<CheckR
         lock: true,
     };
     let store = open_file(path, &options)?;
-    if format_of(&store, format)? == Format::Raw {
-        return Ok(CheckReport::default());
+    match format_of(&store, format)? {
+        Format::Raw => return Ok(CheckReport::default()),
+        Format::Vmdk => {
+            return Err(OpenError::Argument(format!(
+                "{0}: vmdk images are not checked; to see whether all of it can be read: \
+                 donjon disk convert {0} NEW.qcow2",
+                path.display()
+            )));
+        }
+        Format::Qcow2 => {}
     }
     let header = read_header(&store)?;
     let data = match header.data_file_name.as_deref().filter(|_| header.data_file()) {

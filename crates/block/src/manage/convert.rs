@@ -70,7 +70,7 @@ fn copy(
 ) -> Result<(), OpenError> {
     let size = from.size();
     let unit = match how.target.format {
-        Format::Raw => BLOCK,
+        Format::Raw | Format::Vmdk => BLOCK,
         Format::Qcow2 => how.target.cluster_size as usize,
     };
     let batch = BATCH.next_multiple_of(unit as u64);

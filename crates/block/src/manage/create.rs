@@ -76,6 +76,11 @@ pub fn create(path: &Path, size: u64, how: &Creation) -> Result<(), OpenError> {
 
 /// Writes an empty image into a new file.
 pub(super) fn fill(new: &NewFile, path: &Path, size: u64, how: &Creation) -> Result<(), OpenError> {
+    if how.format == Format::Vmdk {
+        return Err(OpenError::Argument(
+            "vmdk images are only read; make a qcow2 image: --format qcow2".into(),
+        ));
+    }
     whole_sectors(size)?;
     let store = new.file().and_then(|file| Store::new(file, path));
     let store = store.map_err(OpenError::io("create", path))?;

@@ -5,6 +5,8 @@ use crate::chain::{Options, open};
 use crate::error::OpenError;
 use crate::image::{Driver, Format, Image};
 use crate::qcow2::header;
+use crate::vmdk;
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,9 @@ pub struct Info {
     /// What qcow2 has besides.
     #[serde(flatten)]
     pub qcow2: Option<Qcow2Info>,
+    /// What vmdk has besides.
+    #[serde(flatten)]
+    pub vmdk: Option<VmdkInfo>,
 }
 
 /// What a qcow2 image has besides.
@@ -51,6 +56,31 @@ pub struct Qcow2Info {
     pub features: Vec<&'static str>,
     /// Internal snapshots.
     pub snapshots: Vec<Snapshot>,
+}
+
+/// What a vmdk image has besides.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct VmdkInfo {
+    /// What kind of image its descriptor says it is.
+    pub create_type: String,
+    /// What the disk consists of, in its order.
+    pub extents: Vec<ExtentInfo>,
+}
+
+/// An extent of a vmdk image.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ExtentInfo {
+    /// Its type, as in a descriptor.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Bytes of the disk.
+    pub size: u64,
+    /// Where it is, unless it is zeroes.
+    pub file: Option<PathBuf>,
+    /// Bytes of a grain of a sparse one.
+    pub grain_size: Option<u64>,
+    /// Its grains are compressed.
+    pub compressed: bool,
 }
 
 /// An image and what lies below it, the image first. One that is in use is looked at all the same.
@@ -84,7 +114,7 @@ fn one(image: &Image) -> Result<Info, OpenError> {
     let path = image.path();
     let found = std::fs::metadata(path).map_err(OpenError::io("examine", path))?;
     let qcow2 = match &image.driver {
-        Driver::Raw(_) => None,
+        Driver::Raw(_) | Driver::Vmdk(_) => None,
         Driver::Qcow2(qcow2) => {
             let header = qcow2.header();
             let (snapshots, _) = qcow2.snapshots().map_err(OpenError::io("read", path))?;
@@ -103,14 +133,42 @@ fn one(image: &Image) -> Result<Info, OpenError> {
             })
         }
     };
+    let vmdk = match &image.driver {
+        Driver::Vmdk(vmdk) => Some(VmdkInfo {
+            create_type: vmdk.create_type().to_owned(),
+            extents: vmdk.extents().iter().map(extent).collect(),
+        }),
+        _ => None,
+    };
+    let mut files = BTreeMap::from([((found.dev(), found.ino()), found.blocks())]);
+    for file in vmdk
+        .iter()
+        .flat_map(|v| &v.extents)
+        .filter_map(|e| e.file.as_ref())
+    {
+        let found = std::fs::metadata(file).map_err(OpenError::io("examine", file))?;
+        files.insert((found.dev(), found.ino()), found.blocks());
+    }
     Ok(Info {
         file: path.to_owned(),
         format: image.format(),
         virtual_size: image.size(),
-        allocated: found.blocks() * 512,
+        allocated: files.values().sum::<u64>() * 512,
         in_use_by: None,
         qcow2,
+        vmdk,
     })
+}
+
+fn extent(extent: &vmdk::Extent) -> ExtentInfo {
+    let grain = extent.grain();
+    ExtentInfo {
+        kind: extent.kind(),
+        size: extent.size(),
+        file: extent.file().map(Path::to_owned),
+        grain_size: grain.map(|(size, _)| size),
+        compressed: grain.is_some_and(|(_, compressed)| compressed),
+    }
 }
 
 fn features(header: &header::Header) -> Vec<&'static str> {

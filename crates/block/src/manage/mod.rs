@@ -11,5 +11,5 @@ pub use crate::qcow2::{CheckReport, Compression, Snapshot};
 pub use check::check;
 pub use convert::{Conversion, convert};
 pub use create::{Creation, Preallocation, create, overlay};
-pub use info::{Info, info};
+pub use info::{ExtentInfo, Info, Qcow2Info, VmdkInfo, info};
 pub use resize::resize;

@@ -17,7 +17,7 @@ pub fn resize(path: &Path, format: Option<Format>, size: u64, shrink: bool) -> R
     if size < old && !shrink {
         let lost = match &image.driver {
             Driver::Qcow2(qcow2) => qcow2.has_data_beyond(size).map_err(OpenError::io("read", path))?,
-            Driver::Raw(_) => true,
+            Driver::Raw(_) | Driver::Vmdk(_) => true,
         };
         return Err(OpenError::Argument(format!(
             "{} has {old} bytes; making it smaller loses what lies past {size}{}; if the guest does not use that any more: \

@@ -103,6 +103,21 @@ pub fn img(place: &Place, args: &[&str]) -> String {
     place.img(args)
 }
 
+/// Has qemu-io do something to an image.
+#[track_caller]
+pub fn io(place: &Place, format: &str, name: &str, command: &str) {
+    let output = Command::new("qemu-io")
+        .args(["-f", format, "-c", command, name])
+        .current_dir(place.0.path())
+        .output()
+        .expect("qemu-io is installed (Debian: qemu-utils)");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && !text.contains("failed"),
+        "{command}: {text}"
+    );
+}
+
 /// What qemu-img says when it refuses.
 #[track_caller]
 pub fn img_fails(place: &Place, args: &[&str]) -> String {

@@ -14,13 +14,13 @@ pub enum DiskCommand {
     Create(CreateArgs),
     /// Make an image that starts as another one and keeps what is written from then on.
     ///
-    /// The other one must not be written to any more.
+    /// The other one must not be written to any more. It may be a vmdk image, which is only read in any case.
     Overlay(OverlayArgs),
     /// Show an image's format, sizes, features and snapshots, and what lies below it.
     Info(InfoArgs),
     /// Change a disk's size.
     Resize(ResizeArgs),
-    /// Copy an image, and those below it, into a new one. Zeroes take no room.
+    /// Copy an image, and those below it, into a new one. Zeroes take no room. SOURCE may be a vmdk image, too.
     Convert(ConvertArgs),
     /// Look for damage and leaked clusters. Exit code 1 if there is damage; leaks cost room and nothing else.
     Check(CheckArgs),
@@ -67,7 +67,7 @@ pub struct OverlayArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub size: Option<u64>,
 
-    /// BACKING's format [default: what its content looks like].
+    /// BACKING's format: raw, qcow2 or vmdk [default: what its content looks like].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub backing_format: Option<Format>,
 
@@ -90,7 +90,7 @@ pub struct InfoArgs {
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: Output,
 
-    /// The image's format [default: what its content looks like].
+    /// The image's format: raw, qcow2 or vmdk [default: what its content looks like].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub image_format: Option<Format>,
 }
@@ -109,7 +109,7 @@ pub struct ResizeArgs {
     #[arg(long)]
     pub shrink: bool,
 
-    /// The image's format [default: what its content looks like].
+    /// The image's format: raw or qcow2 [default: what its content looks like].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub image_format: Option<Format>,
 }
@@ -128,7 +128,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "FORMAT", default_value = "qcow2", value_parser = format)]
     pub format: Format,
 
-    /// SOURCE's format [default: what its content looks like].
+    /// SOURCE's format: raw, qcow2 or vmdk [default: what its content looks like].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub source_format: Option<Format>,
 
@@ -159,7 +159,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: Output,
 
-    /// The image's format [default: what its content looks like].
+    /// The image's format: raw or qcow2 [default: what its content looks like].
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub image_format: Option<Format>,
 }

@@ -1,6 +1,6 @@
 //! What is known of images, as text.
 
-use donjon_block::manage::{CheckReport, Info, Snapshot};
+use donjon_block::manage::{CheckReport, ExtentInfo, Info, Snapshot};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -27,6 +27,12 @@ fn one(text: &mut String, info: &Info) {
     row("allocated", bytes(info.allocated));
     if let Some(holder) = &info.in_use_by {
         row("in use by", holder.clone());
+    }
+    if let Some(vmdk) = &info.vmdk {
+        row("type", vmdk.create_type.clone());
+        for extent in &vmdk.extents {
+            row("extent", one_extent(extent, &info.file));
+        }
     }
     let Some(qcow2) = &info.qcow2 else {
         return;
@@ -60,6 +66,21 @@ fn one(text: &mut String, info: &Info) {
     }
     for snapshot in &qcow2.snapshots {
         row("snapshot", one_snapshot(snapshot));
+    }
+}
+
+/// `SPARSE, 2G (2147483648 bytes), grains of 64K (65536 bytes), compressed, in disk-s001.vmdk`.
+fn one_extent(extent: &ExtentInfo, image: &Path) -> String {
+    let mut text = format!("{}, {}", extent.kind, bytes(extent.size));
+    if let Some(size) = extent.grain_size {
+        text += &format!(", grains of {}", bytes(size));
+    }
+    if extent.compressed {
+        text += ", compressed";
+    }
+    match extent.file.as_deref().filter(|file| *file != image) {
+        Some(file) => text + &format!(", in {}", file.display()),
+        None => text,
     }
 }
 

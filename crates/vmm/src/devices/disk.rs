@@ -52,8 +52,8 @@ impl fmt::Display for Bus {
 
 /// A disk of a domain.
 ///
-/// As text: `FILE[,format=raw|qcow2][,bus=virtio|nvme][,ro][,serial=S][,name=NAME][,queues=N]` and a [`Limit`]; a
-/// comma in a file's name is written twice.
+/// As text: `FILE[,format=raw|qcow2|vmdk][,bus=virtio|nvme][,ro][,serial=S][,name=NAME][,queues=N]` and a [`Limit`];
+/// a comma in a file's name is written twice.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DiskSpec {
     /// The image.
@@ -78,7 +78,7 @@ pub struct DiskSpec {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DiskSpecError {
     /// No file.
-    #[error("say which image: FILE[,format=raw|qcow2][,bus=virtio|nvme][,ro][,serial=S][,name=NAME]")]
+    #[error("say which image: FILE[,format=raw|qcow2|vmdk][,bus=virtio|nvme][,ro][,serial=S][,name=NAME]")]
     NoFile,
     /// The list is wrong.
     #[error(transparent)]

@@ -27,7 +27,7 @@ fn what_is_wrong_with_a_disk_is_said() {
     assert!(refused("").contains("say which image"));
     assert!(refused(",ro").contains("say which image"));
     assert!(refused("a,").contains("empty option"));
-    assert!(refused("a,format=vhd").contains("raw, qcow2"));
+    assert!(refused("a,format=vhd").contains("raw, qcow2, vmdk"));
     assert!(refused("a,bus=ide").contains("virtio and nvme"));
     assert!(refused("a,serial=two words").contains("visible ASCII"));
     assert!(refused("a,serial=123456789012345678901").contains("1 to 20"));
