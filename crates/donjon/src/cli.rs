@@ -59,6 +59,9 @@ pub enum Command {
     /// Make, examine, convert and repair disk images.
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// Make the images that domains start from, list and remove them.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Add devices to a running domain, remove, list and change them.
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -157,6 +160,50 @@ pub struct RunArgs {
     /// code as guest:MODE:ADDRESS.
     #[arg(long)]
     pub trace: bool,
+}
+
+#[derive(Subcommand)]
+pub enum ImageCommand {
+    /// Build an image of Debian from its packages, from the mirrors that this host's apt uses.
+    Build {
+        /// debian:SUITE, such as debian:bookworm.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Copy a disk image that others made, with a system that boots: raw, qcow2 or vmdk.
+    Import {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// What the file's SHA-256 has to be: sha256: and 64 hexadecimal digits.
+        #[arg(long, value_name = "DIGEST")]
+        digest: Option<String>,
+        /// What it is called from then on [default: the file's name without its ending].
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// List images.
+    #[command(visible_alias = "list")]
+    Ls {
+        /// As a table, or as JSON on one line.
+        #[arg(long, value_name = "FORMAT", default_value = "table")]
+        format: Format,
+    },
+    /// Take away a name, and the image with its last one.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Names, or beginnings of identities.
+        #[arg(value_name = "IMAGE", required = true)]
+        images: Vec<String>,
+    },
+    /// Tell all that is known of an image, as JSON.
+    Inspect {
+        /// Its name, or the beginning of its identity.
+        #[arg(value_name = "IMAGE")]
+        image: String,
+    },
+    /// Remove images that have no name any more and that no domain needs.
+    Prune,
 }
 
 #[derive(Subcommand)]

@@ -11,6 +11,7 @@ mod doctor;
 mod failure;
 mod figures;
 mod host_memory;
+mod image;
 mod run;
 mod size;
 mod stats;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::stats(&args),
         Command::Ps => stats::ps(),
         Command::Disk(command) => disk::disk(&command),
+        Command::Image(command) => image::image(&command),
         Command::Device(command) => device::device(&command),
         Command::Doctor => doctor::doctor(),
     };

@@ -4,6 +4,8 @@ mod apt;
 mod cpio;
 mod deb;
 pub mod debian;
+mod disk;
+pub mod import;
 mod modinfo;
 mod modules;
 mod rootfs;
@@ -12,6 +14,7 @@ mod unpack;
 
 pub use apt::Complaint;
 pub use deb::DebError;
+pub use disk::DiskError;
 pub use modinfo::NotAModule;
 pub(crate) use modinfo::normal_name;
 pub use modules::ModuleError;

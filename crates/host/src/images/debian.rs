@@ -2,12 +2,16 @@
 //! has user namespaces, from the mirrors that the host's own apt uses.
 
 use super::apt::Apt;
+use super::disk::{self, DiskError, NewDisk};
 use super::{Complaint, ImageError};
 use crate::cache::{Cache, CacheError};
 use crate::progress::Progress;
+use crate::record::RecordError;
+use crate::store::{ImageRecord, Kind, Store, StoreError, Stored, now};
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What is installed beside what Debian calls essential.
@@ -93,6 +97,9 @@ const LINKS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Bytes of an image's disk; what is not used takes no room.
+const SIZE: u64 = 16 << 30;
+
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum DebianError {
@@ -123,6 +130,12 @@ pub enum DebianError {
         /// What apt complained about.
         apt: Option<String>,
     },
+    /// The store of images.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A program is missing.
     #[error(
         "Debian images are made by mmdebstrap, which is not on this host: `sudo apt-get install mmdebstrap`"
@@ -154,12 +167,42 @@ fn advice(said: &str) -> &'static str {
     }
 }
 
-/// A tree of files that Debian's packages made, as a tar archive.
-pub struct Built {
-    /// The archive.
-    pub tar: PathBuf,
-    /// When the newest of the packages' lists was made, seconds since 1970: no file is younger.
-    pub date: u64,
+/// Makes the image of a suite and calls it `name`.
+pub fn build(
+    store: &Store,
+    cache: &Cache,
+    suite: &str,
+    name: &str,
+    progress: &dyn Progress,
+) -> Result<Stored, DebianError> {
+    let draft = store.begin()?;
+    let packages = draft.scratch("packages.tar");
+    let date = install(cache, suite, &packages, progress)?;
+    progress.step(&format!("Debian {suite}: making a disk of it"));
+    let archive = File::open(&packages)
+        .map_err(RecordError::io("open", &packages))
+        .map_err(StoreError::from)?;
+    let layers: Vec<Box<dyn Read>> = vec![
+        Box::new(BufReader::new(archive)),
+        Box::new(Cursor::new(layer(date))),
+    ];
+    let how = NewDisk {
+        label: "debian",
+        seed: &format!("debian {suite} {date}"),
+        size: SIZE,
+        date,
+    };
+    let id = disk::of_archives(&draft, layers, &how)?;
+    let record = ImageRecord {
+        id,
+        kind: Kind::System,
+        source: format!("Debian {suite}, packages of {date}"),
+        system: super::import::system_name(&draft.disk()),
+        size: SIZE,
+        created: now(),
+    };
+    progress.finish();
+    Ok(draft.keep(record, name)?)
 }
 
 /// Whether this is the name of a Debian image, and of which suite.
@@ -171,13 +214,9 @@ pub fn suite(name: &str) -> Option<&str> {
     }
 }
 
-/// Installs a suite's packages into the archive `tar`.
-pub fn install(
-    cache: &Cache,
-    suite: &str,
-    tar: &Path,
-    progress: &dyn Progress,
-) -> Result<Built, DebianError> {
+/// Installs a suite's packages into the archive `tar`; when the newest of the packages' lists was made, seconds since
+/// 1970: no file is younger.
+fn install(cache: &Cache, suite: &str, tar: &Path, progress: &dyn Progress) -> Result<u64, DebianError> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if suite.is_empty() || !suite.bytes().all(plain) || suite.starts_with('-') {
         return Err(DebianError::Suite(suite.into()));
@@ -195,10 +234,7 @@ pub fn install(
     };
     progress.step(&format!("installing Debian {suite}"));
     mmdebstrap(suite, &sources, date, tar, progress)?;
-    Ok(Built {
-        tar: tar.into(),
-        date,
-    })
+    Ok(date)
 }
 
 /// The lines of sources.list(5) for the suite, its updates and security updates.
@@ -317,7 +353,7 @@ fn percent(line: &str) -> Option<f32> {
 }
 
 /// A tar archive of the files and links that are put over those of the packages.
-pub fn layer(date: u64) -> Vec<u8> {
+fn layer(date: u64) -> Vec<u8> {
     let mut archive = tar::Builder::new(vec![]);
     let header = |kind: tar::EntryType, mode: u32, size: u64| {
         let mut header = tar::Header::new_gnu();
@@ -374,8 +410,8 @@ mod tests {
             .unwrap()
             .map(|e| e.unwrap().path().unwrap().into_owned())
             .collect();
-        assert!(paths.contains(&PathBuf::from("etc/systemd/network/80-dhcp.network")));
-        assert!(paths.contains(&PathBuf::from("etc/resolv.conf")));
+        assert!(paths.contains(&std::path::PathBuf::from("etc/systemd/network/80-dhcp.network")));
+        assert!(paths.contains(&std::path::PathBuf::from("etc/resolv.conf")));
     }
 
     #[test]
