@@ -361,7 +361,8 @@ fn layer(date: u64) -> Vec<u8> {
         header.set_mode(mode);
         header.set_size(size);
         header.set_mtime(date);
-        (header.set_uid(0), header.set_gid(0));
+        header.set_uid(0);
+        header.set_gid(0);
         header
     };
     let infallible = "a vector takes everything";
