@@ -39,12 +39,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent");
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o755).open(&path).unwrap();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(&path)
+            .unwrap();
         file.write_all(AGENT).unwrap();
         drop(file);
         let output = Command::new(&path).arg("version").output().unwrap();
         assert!(output.status.success());
-        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("donjon-agent {VERSION}\n"));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            format!("donjon-agent {VERSION}\n")
+        );
         assert_eq!(SHA256.len(), 64);
     }
 }

@@ -29,7 +29,11 @@ impl Local {
     pub fn stdio(input: bool) -> io::Result<Self> {
         let own = |fd: rustix::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
         Ok(Self {
-            input: if input { Some(own(rustix::stdio::stdin())?) } else { None },
+            input: if input {
+                Some(own(rustix::stdio::stdin())?)
+            } else {
+                None
+            },
             output: own(rustix::stdio::stdout())?,
             errors: own(rustix::stdio::stderr())?,
         })

@@ -87,7 +87,9 @@ impl Connection {
         match connected {
             Ok(true) => Self::over(timed.stream, until, patience),
             Ok(false) => Err(ClientError::NoAgent("nobody listens on its port")),
-            Err(e) if e.kind() == ErrorKind::TimedOut => Err(ClientError::NoAgent("the guest does not answer")),
+            Err(e) if e.kind() == ErrorKind::TimedOut => {
+                Err(ClientError::NoAgent("the guest does not answer"))
+            }
             Err(e) => Err(e.into()),
         }
     }

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no domain behind the socket.
-    #[error("nobody listens at {0:?}: the domain does not run, or has no vsock device; start it with --vsock {0:?}")]
+    #[error(
+        "nobody listens at {0:?}: the domain does not run, or has no vsock device; start it with --vsock {0:?}"
+    )]
     NoDomain(PathBuf),
     /// The domain's device is there, and nobody in the guest listens.
     #[error(
@@ -33,7 +35,9 @@ pub enum ClientError {
     #[error("the connection to the guest's agent has ended; the guest may have been shut down")]
     Gone,
     /// What is to be sent is too long.
-    #[error("the command and its environment are longer than 64 KiB; put them in a file and copy that: donjon cp")]
+    #[error(
+        "the command and its environment are longer than 64 KiB; put them in a file and copy that: donjon cp"
+    )]
     TooLong,
     /// A file could not be copied.
     #[error(transparent)]

@@ -170,7 +170,11 @@ impl Input {
         while !bytes.is_empty() {
             let mut credit = self.credit();
             while credit.bytes == 0 && !credit.ended {
-                credit = self.0.changed.wait(credit).unwrap_or_else(PoisonError::into_inner);
+                credit = self
+                    .0
+                    .changed
+                    .wait(credit)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             if credit.ended {
                 return Err(ClientError::Gone);

@@ -1,5 +1,6 @@
 //! `/donjon.json` in the initramfs: what the agent does when it is the first program of a guest.
 
+use crate::FirstBoot;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -51,6 +52,12 @@ pub enum Start {
         /// Its path.
         #[serde(default = "init")]
         init: String,
+        /// What is done to a system that starts for the first time. It notes that it was done.
+        #[serde(default)]
+        first_boot: Option<FirstBoot>,
+        /// Shares of the host, which systemd mounts.
+        #[serde(default)]
+        shares: Vec<Share>,
     },
     /// One program, with the agent as process 1. The machine is powered off when it ends.
     Container(Box<Container>),
@@ -205,7 +212,12 @@ mod tests {
         let json = br#"{"root": {"device": "/dev/vda", "fstype": "ext4"}, "start": {"switch_root": {}}}"#;
         let config = BootConfig::parse(json).unwrap();
         assert_eq!((config.root.wait_seconds, config.root.read_only), (10, false));
-        assert_eq!(config.start, Start::SwitchRoot { init: "/sbin/init".into() });
+        let start = Start::SwitchRoot {
+            init: "/sbin/init".into(),
+            first_boot: None,
+            shares: vec![],
+        };
+        assert_eq!(config.start, start);
         assert_eq!(BootConfig::parse(&config.to_json()).unwrap(), config);
     }
 

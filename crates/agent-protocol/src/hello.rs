@@ -130,10 +130,7 @@ mod tests {
     fn strangers_are_told_nothing() {
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x01\0\0\0\0", b""] {
             let (result, said) = answered(bytes);
-            assert!(matches!(
-                result,
-                Err(HelloError::Stranger | HelloError::Closed)
-            ));
+            assert!(matches!(result, Err(HelloError::Stranger | HelloError::Closed)));
             assert_eq!(said, 0);
         }
         assert!(matches!(

@@ -20,9 +20,7 @@ mod info;
 mod message;
 
 pub use info::{Info, Interface, Memory, Os};
-pub use message::{
-    Error, ErrorKind, Exec, FirstBoot, Reply, Request, Shutdown, Terminal, User, WindowSize,
-};
+pub use message::{Error, ErrorKind, Exec, FirstBoot, Reply, Request, Shutdown, Terminal, User, WindowSize};
 
 /// The vsock port on which the agent listens.
 pub const PORT: u32 = 1030;

@@ -38,11 +38,24 @@ pub fn freeze() -> Result<Box<dyn Frozen>, Error> {
         match outcome {
             Ok(directory) => frozen.0.push(directory),
             // It cannot be frozen, as vfat; or it is only reached through a mount point that is covered.
-            Err(e) if is(&e, &[Errno::OPNOTSUPP, Errno::NOTTY, Errno::INVAL, Errno::NOENT, Errno::ACCESS]) => {}
+            Err(e)
+                if is(
+                    &e,
+                    &[
+                        Errno::OPNOTSUPP,
+                        Errno::NOTTY,
+                        Errno::INVAL,
+                        Errno::NOENT,
+                        Errno::ACCESS,
+                    ],
+                ) => {}
             Err(e) if is(&e, &[Errno::BUSY]) => {
                 return Err(Error::new(
                     ErrorKind::Busy,
-                    format!("somebody else has frozen {path:?}; thaw it first: fsfreeze -u {}", path.display()),
+                    format!(
+                        "somebody else has frozen {path:?}; thaw it first: fsfreeze -u {}",
+                        path.display()
+                    ),
                 ));
             }
             Err(e) => return Err(failed(format!("cannot freeze {path:?}: {e}"))),
@@ -53,7 +66,9 @@ pub fn freeze() -> Result<Box<dyn Frozen>, Error> {
 }
 
 fn is(error: &std::io::Error, kinds: &[Errno]) -> bool {
-    kinds.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+    kinds
+        .iter()
+        .any(|e| error.raw_os_error() == Some(e.raw_os_error()))
 }
 
 /// Mount points of file systems on disks that can be written, each once, the last mounted first: see

@@ -22,7 +22,7 @@ pub mod session;
 mod system;
 mod text;
 
+pub use first_boot::apply as first_boot;
 pub use guest::Guest;
 pub use session::Agent;
 pub use system::{Frozen, System, path_in};
-pub use first_boot::apply as first_boot;

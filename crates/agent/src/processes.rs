@@ -20,7 +20,8 @@ fn all() -> impl Iterator<Item = i32> {
 /// Sends a signal to every process of the session. Returns to how many that live.
 pub fn signal_session(session: Pid, signal: Signal) -> usize {
     let members = all().filter(|pid| {
-        stat(*pid).is_some_and(|(s, state)| s == session.as_raw_nonzero().get() && !matches!(state, 'Z' | 'X'))
+        stat(*pid)
+            .is_some_and(|(s, state)| s == session.as_raw_nonzero().get() && !matches!(state, 'Z' | 'X'))
     });
     // One that has ended since is none.
     members

@@ -93,7 +93,11 @@ pub fn serve(agent: Agent, port: u32, mut report: impl FnMut(&str)) -> ! {
                 let _ = agent.session(stream);
                 here.fetch_sub(1, SeqCst);
             };
-            if thread::Builder::new().name("session".into()).spawn(session).is_err() {
+            if thread::Builder::new()
+                .name("session".into())
+                .spawn(session)
+                .is_err()
+            {
                 open.fetch_sub(1, SeqCst);
             }
         }

@@ -13,6 +13,7 @@ mod tiny;
 mod unpack;
 
 pub use apt::Complaint;
+pub(crate) use cpio::Newc;
 pub use deb::DebError;
 pub use disk::DiskError;
 pub use modinfo::NotAModule;
@@ -43,6 +44,23 @@ pub struct BootImage {
 /// there already.
 pub fn tiny(progress: &dyn Progress) -> Result<BootImage, ImageError> {
     Tiny::new(Cache::of_user()?, vec!["apt-get".into()]).image(progress)
+}
+
+/// The kernel of the image `tiny`, with the modules that a container's guest needs. It is kept like that image, and made
+/// from the same packages.
+pub fn container_kernel(progress: &dyn Progress) -> Result<ContainerKernel, ImageError> {
+    Tiny::new(Cache::of_user()?, vec!["apt-get".into()]).container_kernel(progress)
+}
+
+/// A kernel without a system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ContainerKernel {
+    /// A bzImage.
+    pub kernel: PathBuf,
+    /// A newc cpio archive of its modules: see [`crate::initramfs`].
+    pub modules: PathBuf,
+    /// Their names, in the order in which they are to be inserted.
+    pub order: Vec<String>,
 }
 
 /// The way out of every failure here.

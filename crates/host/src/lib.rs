@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod domains;
 pub mod engines;
 pub mod images;
+pub mod initramfs;
 pub mod perf_map;
 pub mod progress;
 pub mod record;

@@ -37,15 +37,24 @@ pub fn main() -> ! {
 
 fn boot() -> Result<std::convert::Infallible, String> {
     mounts::basic()?;
-    let config = fs::read(boot::PATH).map_err(|e| format!("cannot read {} in the initramfs: {e}", boot::PATH))?;
+    let config =
+        fs::read(boot::PATH).map_err(|e| format!("cannot read {} in the initramfs: {e}", boot::PATH))?;
     let config = BootConfig::parse(&config).map_err(|e| format!("{} makes no sense: {e}", boot::PATH))?;
     for module in &config.modules {
         root::insert(module)?;
     }
     root::mount(&config.root)?;
     match &config.start {
-        Start::SwitchRoot { init } => {
+        Start::SwitchRoot {
+            init,
+            first_boot,
+            shares,
+        } => {
+            if let Some(what) = first_boot {
+                switch::first_boot(what);
+            }
             switch::install()?;
+            switch::mount_shares(shares)?;
             root::enter()?;
             switch::hand_over(init)
         }

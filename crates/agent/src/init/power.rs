@@ -50,7 +50,11 @@ fn mounted() -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let kept = ["/", "/proc", "/sys", "/dev"];
     let path = |line: &str| line.split(' ').nth(1).map(str::to_owned);
-    let mut paths: Vec<_> = mounts.lines().filter_map(path).filter(|p| !kept.contains(&p.as_str())).collect();
+    let mut paths: Vec<_> = mounts
+        .lines()
+        .filter_map(path)
+        .filter(|p| !kept.contains(&p.as_str()))
+        .collect();
     paths.reverse();
     paths
 }

@@ -1,9 +1,9 @@
 //! What process 1 is for: taking leave of every process that has lost its parent.
 
 use crate::serve::dial_host;
+use donjon_agent_protocol::EXIT_PORT;
 use donjon_agent_protocol::exit::{Exit, Report};
 use donjon_agent_protocol::frame::FrameWriter;
-use donjon_agent_protocol::EXIT_PORT;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use std::io;
 use std::time::Duration;

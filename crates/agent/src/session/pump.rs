@@ -71,7 +71,10 @@ impl<'a> Pump<'a> {
                 (Some(self.shared.wake.as_fd()), PollFlags::IN),
                 (self.stdout.map(AsFd::as_fd), PollFlags::IN),
                 (self.stderr.map(AsFd::as_fd), PollFlags::IN),
-                (self.stdin.as_ref().filter(|_| wants).map(AsFd::as_fd), PollFlags::OUT),
+                (
+                    self.stdin.as_ref().filter(|_| wants).map(AsFd::as_fd),
+                    PollFlags::OUT,
+                ),
             ];
             let mut fds: Vec<_> = parts
                 .iter()
@@ -142,7 +145,9 @@ impl<'a> Pump<'a> {
                 None => input.waiting.len(),
             };
             input.waiting.drain(..taken);
-            self.credit = self.credit.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
+            self.credit = self
+                .credit
+                .saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
         }
         let empty = input.waiting.is_empty();
         if empty && input.ended {

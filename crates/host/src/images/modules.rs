@@ -133,6 +133,15 @@ impl ModuleTree {
     }
 }
 
+/// All of them, each behind what it needs.
+pub fn in_order(modules: &BTreeMap<String, Module>) -> Vec<&Module> {
+    let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+    for module in modules.values() {
+        visit(modules, &module.name, &mut seen, &mut order);
+    }
+    order.iter().map(|name| &modules[*name]).collect()
+}
+
 /// `modules.dep` (modules.dep(5)): for every module all that it needs, each before what that needs itself, so
 /// that the line is loaded from its end to its start.
 pub fn modules_dep(modules: &BTreeMap<String, Module>) -> String {

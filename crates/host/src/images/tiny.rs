@@ -6,9 +6,10 @@
 
 use super::apt::{Apt, Complaint};
 use super::deb::{Deb, DebError};
-use super::modules::ModuleTree;
-use super::{BootImage, ImageError, PackageError, rootfs};
+use super::modules::{Module, ModuleTree, in_order};
+use super::{BootImage, ContainerKernel, ImageError, PackageError, rootfs};
 use crate::cache::{Cache, CacheError, CacheLock, Draft, Sealed, Unsealed};
+use crate::initramfs::{self, CONTAINER_MODULES};
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -47,41 +48,75 @@ impl Tiny {
 
     /// The image, made if it is not there or not whole.
     pub fn image(&self, progress: &dyn Progress) -> Result<BootImage, ImageError> {
-        let done = self.find_or_make(progress);
+        let target = self.image_target();
+        let done = self.find_or_make(
+            &target,
+            boot_image,
+            |b, d| b.image(d),
+            "building the image tiny",
+            progress,
+        );
         progress.finish();
         done
     }
 
-    fn find_or_make(&self, progress: &dyn Progress) -> Result<BootImage, ImageError> {
-        let target = self.target();
-        if let Some(image) = self.existing(&target) {
+    /// Its kernel for containers.
+    pub fn container_kernel(&self, progress: &dyn Progress) -> Result<ContainerKernel, ImageError> {
+        let recipe = format!("container, layout 1\n{}", CONTAINER_MODULES.join(" "));
+        let target = self.target("container", &recipe);
+        let done = self.find_or_make(
+            &target,
+            container_kernel,
+            |b, d| b.container_kernel(d),
+            "preparing the kernel for containers",
+            progress,
+        );
+        progress.finish();
+        done
+    }
+
+    /// What `read` finds in `target`, where `make` puts it if need be.
+    fn find_or_make<T>(
+        &self,
+        target: &Path,
+        read: impl Fn(&Sealed) -> Option<T>,
+        make: impl Fn(&Builder<'_>, &Draft) -> Result<String, ImageError>,
+        step: &str,
+        progress: &dyn Progress,
+    ) -> Result<T, ImageError> {
+        let existing = || self.existing(target).and_then(|sealed| read(&sealed));
+        if let Some(image) = existing() {
             return Ok(image);
         }
         let lock = self
             .cache
             .lock(|| progress.step("waiting for another donjon that prepares the image"))?;
         // The other may have made it.
-        if let Some(image) = self.existing(&target) {
+        if let Some(image) = existing() {
             return Ok(image);
         }
         self.cache.sweep(&lock);
         let packages = self.packages(&lock, progress)?;
-        progress.step("building the image tiny");
+        progress.step(step);
         let draft = Draft::new(&self.cache)?;
-        let note = Builder {
+        let builder = Builder {
             packages: &packages,
             dir: self.packages_dir(),
-        }
-        .build(&draft)?;
-        let sealed = draft.seal(&target, &note)?;
-        let whole = boot_image(&sealed).expect("the builder has just written both");
-        Ok(whole)
+        };
+        let note = make(&builder, &draft)?;
+        let sealed = draft.seal(target, &note)?;
+        Ok(read(&sealed).expect("the builder has just written all of it"))
     }
 
-    fn target(&self) -> PathBuf {
-        let key = Sha256::digest(rootfs::recipe().as_bytes());
+    fn image_target(&self) -> PathBuf {
+        self.target("tiny", &rootfs::recipe())
+    }
+
+    /// Where something is kept that is made by this recipe.
+    fn target(&self, what: &str, recipe: &str) -> PathBuf {
+        let key = Sha256::digest(recipe.as_bytes());
         self.cache.path(&format!(
-            "images/tiny-{:02x}{:02x}{:02x}{:02x}",
+            "images/{what}-{:02x}{:02x}{:02x}{:02x}",
             key[0], key[1], key[2], key[3]
         ))
     }
@@ -90,9 +125,9 @@ impl Tiny {
         self.cache.path("packages/tiny")
     }
 
-    fn existing(&self, target: &Path) -> Option<BootImage> {
+    fn existing(&self, target: &Path) -> Option<Sealed> {
         match Sealed::open(target) {
-            Ok(sealed) => boot_image(&sealed),
+            Ok(sealed) => Some(sealed),
             Err(Unsealed::Absent(_)) => None,
             Err(damage) => {
                 tracing::warn!("{damage}; it is built anew");
@@ -180,6 +215,18 @@ fn boot_image(sealed: &Sealed) -> Option<BootImage> {
     })
 }
 
+fn container_kernel(sealed: &Sealed) -> Option<ContainerKernel> {
+    Some(ContainerKernel {
+        kernel: sealed.file("vmlinuz")?,
+        modules: sealed.file("modules.cpio")?,
+        order: fs::read_to_string(sealed.file("order")?)
+            .ok()?
+            .lines()
+            .map(str::to_owned)
+            .collect(),
+    })
+}
+
 /// A package in a `Depends` field.
 #[derive(PartialEq, Eq, Debug)]
 struct Wanted {
@@ -248,14 +295,35 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&self, draft: &Draft) -> Result<String, ImageError> {
-        let busybox = self.open("busybox.deb")?;
-        let busybox = read_busybox(busybox).map_err(|e| self.bad(BUSYBOX, e))?;
+    fn container_kernel(&self, draft: &Draft) -> Result<String, ImageError> {
+        let kernel = self.kernel(draft)?;
+        let modules = kernel
+            .modules
+            .select(CONTAINER_MODULES)
+            .map_err(|e| self.bad("with the kernel", e.into()))?;
+        let name = |module: &Module| format!("{}.ko", module.name);
+        let order = in_order(&modules);
+        let names: String = order.iter().map(|m| name(m) + "\n").collect();
+        let content: Vec<_> = order.iter().map(|m| (name(m), m.bytes.clone())).collect();
+        let (archive, list) = (draft.path().join("modules.cpio"), draft.path().join("order"));
+        let written = initramfs::of_modules(&content).and_then(|bytes| fs::write(&archive, bytes));
+        written.map_err(CacheError::io("write", archive))?;
+        fs::write(&list, names).map_err(CacheError::io("write", list))?;
+        Ok(self.packages.note().to_owned())
+    }
+
+    fn kernel(&self, draft: &Draft) -> Result<KernelPackage, ImageError> {
         let kernel = self.open("kernel.deb")?;
-        let kernel = read_kernel(kernel, &draft.path().join("vmlinuz")).map_err(|e| match e {
+        read_kernel(kernel, &draft.path().join("vmlinuz")).map_err(|e| match e {
             ReadError::Package(e) => self.bad("with the kernel", e),
             ReadError::Cache(e) => e.into(),
-        })?;
+        })
+    }
+
+    fn image(&self, draft: &Draft) -> Result<String, ImageError> {
+        let busybox = self.open("busybox.deb")?;
+        let busybox = read_busybox(busybox).map_err(|e| self.bad(BUSYBOX, e))?;
+        let kernel = self.kernel(draft)?;
         let modules = kernel
             .modules
             .select(rootfs::MODULES)

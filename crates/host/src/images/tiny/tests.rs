@@ -290,8 +290,8 @@ fn packages_that_are_not_what_they_should_be_are_named() {
 #[test]
 fn a_half_made_image_is_never_found() {
     let host = Host::new();
-    fs::create_dir_all(host.tiny().target()).unwrap();
-    fs::write(host.tiny().target().join("vmlinuz"), "half").unwrap();
+    fs::create_dir_all(host.tiny().image_target()).unwrap();
+    fs::write(host.tiny().image_target().join("vmlinuz"), "half").unwrap();
     assert_eq!(fs::read(host.image().unwrap().kernel).unwrap(), b"the kernel");
 }
 
