@@ -63,6 +63,8 @@ pub enum DeviceKind {
     Disk,
     /// A network interface.
     Net,
+    /// A shared directory.
+    Fs,
 }
 
 /// What can be changed in a device while the guest runs. What is not there stays as it is.

@@ -9,7 +9,7 @@ use donjon_control::Name;
 use donjon_host::engines::EngineChoice;
 use donjon_machine::MAX_CPUS;
 use donjon_net::NetSpec;
-use donjon_vmm::devices::{DiskSpec, PmemSpec, VsockSpec};
+use donjon_vmm::devices::{DiskSpec, FsSpec, PmemSpec, VsockSpec};
 use donjon_x86::cpuid::CpuModel;
 use std::path::PathBuf;
 
@@ -139,6 +139,12 @@ pub struct RunArgs {
     /// the same gets errors when it flushes. A running domain cannot be given more. May be given several times.
     #[arg(long = "pmem", value_name = "FILE,…")]
     pub pmems: Vec<PmemSpec>,
+
+    /// A directory of this host that the guest can mount by the tag: `mount -t virtiofs TAG /mnt`. DIR,tag=TAG and any
+    /// of `,ro`, `,uid=N`, `,gid=N` and `,name=NAME`. Unless root runs this, the user's files are root's in the guest,
+    /// or those of `uid` and `gid`. May be given several times.
+    #[arg(long = "fs", value_name = "DIR,tag=TAG,…")]
+    pub shares: Vec<FsSpec>,
 
     /// A network interface: `tap=IF` for the host's interface IF, `switch=NAME` for other domains, or `none`, and
     /// behind it any of `,mac=52:54:00:00:00:01`, `,mtu=N`, `,queues=N`, `,bps=100M` and `,iops=1000`. May be given
@@ -270,6 +276,10 @@ pub struct DeviceAddArgs {
     /// A network interface, as for `donjon run`.
     #[arg(long, value_name = "tap=IF|switch=NAME|none,…", group = "device")]
     pub net: Option<NetSpec>,
+
+    /// A directory of this host, as for `donjon run`.
+    #[arg(long, value_name = "DIR,tag=TAG,…", group = "device")]
+    pub fs: Option<FsSpec>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use anyhow::{Context, anyhow};
 use donjon_control::{Command, DeviceChange, DeviceInfo, DeviceKind, ask};
 use serde::de::DeserializeOwned;
+use std::path::Path;
 
 /// Runs the command.
 pub fn device(command: &DeviceCommand) -> Result<u8, Failure> {
@@ -55,14 +56,20 @@ pub fn device(command: &DeviceCommand) -> Result<u8, Failure> {
 }
 
 fn add(args: &DeviceAddArgs) -> Result<u8, Failure> {
-    let (kind, options) = match (&args.disk, &args.net) {
-        (Some(disk), None) => {
+    // The domain's process may be somewhere else.
+    let absolute = |path: &Path| std::path::absolute(path).context("cannot tell the current directory");
+    let (kind, options) = match (&args.disk, &args.net, &args.fs) {
+        (Some(disk), None, None) => {
             let mut disk = disk.clone();
-            // The domain's process may be somewhere else.
-            disk.path = std::path::absolute(&disk.path).context("cannot tell the current directory")?;
+            disk.path = absolute(&disk.path)?;
             (DeviceKind::Disk, disk.to_string())
         }
-        (None, Some(net)) => (DeviceKind::Net, net.to_string()),
+        (None, Some(net), None) => (DeviceKind::Net, net.to_string()),
+        (None, None, Some(fs)) => {
+            let mut fs = fs.clone();
+            fs.path = absolute(&fs.path)?;
+            (DeviceKind::Fs, fs.to_string())
+        }
         _ => unreachable!("clap asks for one"),
     };
     let new: DeviceInfo = tell(&args.domain, &Command::DeviceAdd { kind, options })?;

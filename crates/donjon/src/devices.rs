@@ -5,8 +5,8 @@ use donjon_control::{DeviceChange, DeviceInfo, DeviceKind, REMOVAL, Refusal};
 use donjon_limit::Limit;
 use donjon_net::{Name as PortName, NetSpec};
 use donjon_vmm::devices::{
-    Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, Listed, NetDevice, PmemDevice,
-    PmemSpec, RngDevice, VsockDevice, VsockSpec,
+    Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, FsDevice, FsSpec, Listed,
+    NetDevice, PmemDevice, PmemSpec, RngDevice, VsockDevice, VsockSpec,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +44,11 @@ impl Board {
     /// Adds persistent memory, before the domain runs.
     pub fn add_pmem(&self, spec: &PmemSpec) -> anyhow::Result<String> {
         self.add(PmemDevice::open(spec, self.devices.free_name("pmem"))?)
+    }
+
+    /// Shares a directory.
+    pub fn add_fs(&self, spec: &FsSpec) -> anyhow::Result<String> {
+        self.add(FsDevice::open(spec, self.devices.free_name("fs"))?)
     }
 
     /// Plugs a network interface in.
@@ -90,6 +95,10 @@ impl Board {
                 .parse()
                 .map_err(bad)
                 .and_then(|spec| self.add_net(&spec).map_err(no)),
+            DeviceKind::Fs => options
+                .parse()
+                .map_err(bad)
+                .and_then(|spec| self.add_fs(&spec).map_err(no)),
         }?;
         self.one(&name)
     }

@@ -108,6 +108,9 @@ fn board(args: &RunArgs) -> Result<Board, Failure> {
     for pmem in &args.pmems {
         board.add_pmem(pmem)?;
     }
+    for fs in &args.shares {
+        board.add_fs(fs)?;
+    }
     for net in &args.nets {
         board.add_net(net)?;
     }

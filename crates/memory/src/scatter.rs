@@ -188,6 +188,14 @@ impl Scatter {
         })
     }
 
+    /// Writes a range of the bytes to the end of a file, wherever that is, in one system call; how many bytes went.
+    pub fn append_to(&self, range: Range<usize>, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let vectors = self.vectors(range);
+        let (fd, p, n) = (fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int);
+        // SAFETY: as in `write_to`.
+        checked(unsafe { libc::pwritev2(fd, p, n, 0, libc::RWF_APPEND) })
+    }
+
     /// Host addresses of a range of the bytes, as far as one system call takes them. They are good for as long
     /// as this list.
     pub(crate) fn vectors(&self, range: Range<usize>) -> Vec<libc::iovec> {
@@ -270,5 +278,9 @@ mod tests {
         t.load(0, &mut out);
         assert_eq!(&out, b"\0donjon!\0");
         assert_ne!(t.ram().code().generation(0x9000), before, "code was overwritten");
+        assert_eq!(s.append_to(1..4, file.as_fd()).unwrap(), 3);
+        let mut end = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, 106).unwrap();
+        assert_eq!(&end, b"!onj");
     }
 }

@@ -32,6 +32,8 @@ pub mod kind {
     pub const BALLOON: u16 = 5;
     /// Socket device.
     pub const VSOCK: u16 = 19;
+    /// File system.
+    pub const FS: u16 = 26;
     /// Persistent memory.
     pub const PMEM: u16 = 27;
 }

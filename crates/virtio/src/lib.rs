@@ -8,6 +8,7 @@ pub mod balloon;
 pub mod blk;
 pub mod console;
 mod device;
+pub mod fs;
 #[cfg(test)]
 mod mock;
 pub mod net;

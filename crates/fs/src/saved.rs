@@ -1,0 +1,119 @@
+//! A session as it is saved.
+//!
+//! Files are saved by their names, not by what the host tells them apart by, so a session can go on where the same
+//! files lie under another directory, or on another host. What is not there any more is stale (ESTALE).
+
+use crate::abi::ROOT;
+use crate::server::Server;
+use crate::{Result, host};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// What a guest knows and has open.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SavedSession {
+    begun: bool,
+    nodes: Vec<SavedNode>,
+    last_node: u64,
+    handles: Vec<SavedHandle>,
+    last_handle: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct SavedNode {
+    id: u64,
+    /// The node it is in, and its name there.
+    place: Option<(u64, CString)>,
+    lookups: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct SavedHandle {
+    number: u64,
+    node: u64,
+    flags: u32,
+    directory: bool,
+}
+
+impl Server {
+    /// All of it. No request may be under way.
+    pub fn save(&self) -> SavedSession {
+        let (nodes, last_node) = self.nodes.list();
+        let (handles, last_handle) = self.handles.list();
+        let mut saved = SavedSession {
+            begun: self.begun.load(SeqCst),
+            nodes: nodes
+                .into_iter()
+                .map(|(id, place, lookups)| SavedNode { id, place, lookups })
+                .collect(),
+            last_node,
+            handles: handles
+                .into_iter()
+                .map(|(number, node, flags, directory)| SavedHandle {
+                    number,
+                    node,
+                    flags,
+                    directory,
+                })
+                .collect(),
+            last_handle,
+        };
+        // The same session is the same bytes.
+        saved.nodes.sort_by_key(|n| n.id);
+        saved.handles.sort_by_key(|h| h.number);
+        saved
+    }
+
+    /// Goes on with a saved session in place of the present one. Refused is only what no session can be.
+    pub fn restore(&self, saved: &SavedSession) -> std::io::Result<()> {
+        self.reset();
+        let restored = self.put_back(saved);
+        if restored.is_err() {
+            self.reset();
+        }
+        Ok(restored?)
+    }
+
+    fn put_back(&self, saved: &SavedSession) -> Result<()> {
+        let proper = |name: &CString| {
+            let bytes = name.as_bytes();
+            !matches!(bytes, b"" | b"." | b"..") && !bytes.contains(&b'/')
+        };
+        let mut places = saved.nodes.iter().filter_map(|n| n.place.as_ref());
+        if !places.all(|(_, name)| proper(name)) || saved.handles.len() > self.handles.limit() {
+            return Err(Errno::INVAL);
+        }
+        let nodes: Vec<_> = saved
+            .nodes
+            .iter()
+            .map(|n| (n.id, n.place.clone(), n.lookups))
+            .collect();
+        self.nodes.put_back(&nodes, saved.last_node.max(ROOT))?;
+        for handle in &saved.handles {
+            let opened = self.open_again(handle);
+            if let Err(e) = &opened {
+                tracing::debug!(handle = handle.number, "not open after a restore: {e}");
+            }
+            let opened = opened
+                .ok()
+                .map(|fd| (handle.node, fd, handle.flags, handle.directory));
+            self.handles.put_back(handle.number, opened);
+        }
+        self.handles.go_on_after(saved.last_handle);
+        self.begun.store(saved.begun, SeqCst);
+        Ok(())
+    }
+
+    fn open_again(&self, handle: &SavedHandle) -> Result<OwnedFd> {
+        let flags = match (handle.directory, self.nodes.kind(handle.node)?) {
+            (true, FileType::Directory) => OFlags::RDONLY | OFlags::DIRECTORY,
+            (false, FileType::RegularFile) => self.open_flags(handle.flags)? - OFlags::TRUNC,
+            _ => return Err(Errno::STALE),
+        };
+        host::reopen(&*self.nodes.fd(handle.node)?, flags)
+    }
+}
