@@ -155,6 +155,20 @@ impl Scatter {
         Ok(done)
     }
 
+    /// Copies what a socket has received into a range of the bytes and leaves it there (MSG_PEEK), in one system
+    /// call; how many bytes came.
+    pub fn peek_from(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut vectors = self.vectors(range.clone());
+        // SAFETY: all zero bytes are a msghdr: integers, and pointers that may be null.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = vectors.as_mut_ptr();
+        message.msg_iovlen = vectors.len();
+        // SAFETY: as in `read_from`.
+        let done = checked(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_PEEK) })?;
+        self.tell_stored(range.start..range.start + done);
+        Ok(done)
+    }
+
     /// As [`Scatter::read_from`] of the whole list, if all of it is in the host's memory; else, and where that cannot
     /// be told, `false`. Never waits for storage.
     pub fn read_cached(&self, fd: BorrowedFd<'_>, at: u64) -> bool {

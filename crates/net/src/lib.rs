@@ -1,8 +1,8 @@
 //! What a virtual network interface is connected to.
 //!
 //! A [`Backend`] takes the guest's packets and has packets for it, through one [`Port`] for each pair of queues:
-//! [`Tap`] the host's network, [`Switch`] other domains of the same user, [`Pair`] another backend in the same
-//! process, [`Unplugged`] nothing. [`NetSpec`] says which one, as on the command line, and connects it.
+//! [`Tap`] the host's network, [`User`] what the host's programs can reach, [`Switch`] other domains of the same user,
+//! [`Pair`] another backend in the same process, [`Unplugged`] nothing. [`NetSpec`] says which one, as on the command line, and connects it.
 //!
 //! A packet is an Ethernet frame behind a [`Header`], as in the queues of a virtio network device, so that
 //! checksums and segmentation are left to whoever can do them best. Its bytes stay where they are, in guest RAM:
@@ -26,6 +26,7 @@ mod spec;
 mod switch;
 mod tap;
 mod unplugged;
+pub mod user;
 
 pub use backend::{Backend, Drops, Port};
 pub use header::{HEADER, Header, MAX_PACKET, Malformed, ROOM};
@@ -39,3 +40,4 @@ pub use spec::{ConnectError, Connection, NetSpec, SpecError};
 pub use switch::{MAX_PORTS, Switch, SwitchError};
 pub use tap::{MAX_QUEUES, Tap, TapError};
 pub use unplugged::Unplugged;
+pub use user::{Forward, User, UserError, UserNet};

@@ -3,8 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// A list of `key=value` and of words, each at most once, with commas in between. A comma that belongs to a value
-/// is written twice.
+/// A list of `key=value` and of words, with commas in between. A comma that belongs to a value is written twice.
 ///
 /// Take what is known, then [`finish`](Self::finish).
 #[derive(Clone, Debug)]
@@ -59,9 +58,6 @@ impl Options {
             if key.is_empty() {
                 return Err(OptionsError::Empty(text.to_owned()));
             }
-            if items.iter().any(|(k, _)| *k == key) {
-                return Err(OptionsError::Twice(key));
-            }
             items.push((key, value));
         }
         Ok(Self { items })
@@ -69,7 +65,7 @@ impl Options {
 
     /// The value of `key`, if that is there.
     pub fn value(&mut self, key: &str) -> Result<Option<String>, OptionsError> {
-        match self.remove(key) {
+        match self.remove(key)? {
             Some(None) => Err(OptionsError::NoValue(key.to_owned())),
             Some(value) => Ok(value),
             None => Ok(None),
@@ -83,9 +79,20 @@ impl Options {
         parsed.map_err(|e: T::Err| OptionsError::bad(key, e))
     }
 
+    /// The values of `key`, which may be there any number of times, parsed.
+    pub fn all<T: FromStr<Err: Display>>(&mut self, key: &str) -> Result<Vec<T>, OptionsError> {
+        let (found, others): (Vec<_>, Vec<_>) = self.items.drain(..).partition(|(k, _)| k == key);
+        self.items = others;
+        let parsed = found.into_iter().map(|(_, value)| match value {
+            None => Err(OptionsError::NoValue(key.to_owned())),
+            Some(value) => value.parse().map_err(|e: T::Err| OptionsError::bad(key, e)),
+        });
+        parsed.collect()
+    }
+
     /// Whether a word is there.
     pub fn word(&mut self, key: &str) -> Result<bool, OptionsError> {
-        match self.remove(key) {
+        match self.remove(key)? {
             Some(Some(_)) => Err(OptionsError::Value(key.to_owned())),
             found => Ok(found.is_some()),
         }
@@ -102,9 +109,16 @@ impl Options {
         }
     }
 
-    fn remove(&mut self, key: &str) -> Option<Option<String>> {
-        let at = self.items.iter().position(|(k, _)| k == key)?;
-        Some(self.items.remove(at).1)
+    /// What may be there once at most.
+    fn remove(&mut self, key: &str) -> Result<Option<Option<String>>, OptionsError> {
+        let Some(at) = self.items.iter().position(|(k, _)| k == key) else {
+            return Ok(None);
+        };
+        let (_, value) = self.items.remove(at);
+        match self.items.iter().any(|(k, _)| k == key) {
+            true => Err(OptionsError::Twice(key.to_owned())),
+            false => Ok(Some(value)),
+        }
     }
 }
 
@@ -150,6 +164,10 @@ mod tests {
         assert_eq!(options.parsed::<u16>("size").unwrap(), Some(5));
         assert_eq!(options.parsed::<u16>("size").unwrap(), None);
         options.finish(&[]).unwrap();
+        let mut options = Options::parse("a=1,b,a=2").unwrap();
+        assert_eq!(options.all::<u8>("a").unwrap(), [1, 2]);
+        assert!(options.all::<u8>("a").unwrap().is_empty());
+        assert!(options.word("b").unwrap());
     }
 
     #[test]
@@ -161,7 +179,7 @@ mod tests {
             assert!(error.contains("empty option"), "{text}: {error}");
         }
         assert_eq!(
-            error(Options::parse("a=1,b,a=2").unwrap_err()),
+            error(parse("a=1,b,a=2").value("a").unwrap_err()),
             "a is given twice; leave one of them out"
         );
         assert!(error(parse("a").value("a").unwrap_err()).contains("a=…"));

@@ -4,7 +4,9 @@
 //! hand itself to the kernel with writev(2) and readv(2), which saves the copy.
 
 use rustix::io::{read, write};
+use rustix::net::{RecvFlags, recv};
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 /// A packet to send, in one or more pieces.
@@ -20,8 +22,8 @@ pub trait Gather {
     /// Copies what begins at `start`. There are as many bytes.
     fn load(&self, start: usize, out: &mut [u8]);
 
-    /// Writes all of it in one write(2) or writev(2), which must not raise SIGPIPE (Rust programs ignore it).
-    fn write_to(&self, fd: BorrowedFd<'_>) -> io::Result<usize>;
+    /// Writes a range of it in one write(2) or writev(2), which must not raise SIGPIPE (Rust programs ignore it).
+    fn write_to(&self, range: Range<usize>, fd: BorrowedFd<'_>) -> io::Result<usize>;
 }
 
 /// Room for a packet that is received, in one or more pieces.
@@ -42,6 +44,9 @@ pub trait Scatter {
 
     /// Fills it with one read(2) or readv(2).
     fn read_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize>;
+
+    /// Fills a range of it from a socket, where the bytes stay: one recvmsg(2) with MSG_PEEK.
+    fn peek_from(&mut self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize>;
 }
 
 impl Gather for &[u8] {
@@ -53,8 +58,8 @@ impl Gather for &[u8] {
         out.copy_from_slice(&self[start..start + out.len()]);
     }
 
-    fn write_to(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        Ok(write(fd, self)?)
+    fn write_to(&self, range: Range<usize>, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        Ok(write(fd, &self[range])?)
     }
 }
 
@@ -73,5 +78,10 @@ impl Scatter for &mut [u8] {
 
     fn read_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         Ok(read(fd, &mut **self)?)
+    }
+
+    fn peek_from(&mut self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let (len, _) = recv(socket, &mut self[range], RecvFlags::PEEK)?;
+        Ok(len)
     }
 }

@@ -83,7 +83,7 @@ impl Port for End {
     fn send(&self, packet: &dyn Gather) -> io::Result<()> {
         if !(MIN_PACKET..=MAX_PACKET).contains(&packet.len()) {
             count(&self.drops.malformed);
-        } else if packet.write_to(self.fd()).is_err() {
+        } else if packet.write_to(0..packet.len(), self.fd()).is_err() {
             // It is full, or the other end is gone.
             count(&self.drops.sent);
         }

@@ -1,4 +1,5 @@
-//! The one unsafe thing: ioctls of tun devices (linux/if_tun.h) and of interfaces (netdevice(7)).
+//! The one unsafe thing: ioctls of tun devices (linux/if_tun.h), of interfaces (netdevice(7)) and of TCP (tcp(7)), and
+//! an option of sockets (socket(7)) that no crate knows.
 #![allow(unsafe_code)]
 
 use crate::name::InterfaceName;
@@ -57,6 +58,24 @@ pub fn is_up(socket: impl AsFd, name: &InterfaceName) -> io::Result<bool> {
     // SAFETY: the kernel has written the flags, and any bits would be a number.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok(libc::c_int::from(flags) & libc::IFF_UP != 0)
+}
+
+/// Bytes in a TCP socket's send queue, those included that were sent and not acknowledged: SIOCOUTQ.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: one int is written, which `bytes` is and which nothing else refers to. SIOCOUTQ is TIOCOUTQ.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes.max(0) as u32)
+}
+
+/// Has MSG_PEEK begin so many bytes behind the first, and go on from there by itself: SO_PEEK_OFF. For TCP since
+/// Linux 6.9.
+pub fn set_peek_offset(socket: BorrowedFd<'_>, offset: u32) -> io::Result<()> {
+    let offset = offset.min(libc::c_int::MAX as u32) as libc::c_int;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    let at = (&raw const offset).cast();
+    // SAFETY: one int is read, which `offset` is.
+    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, at, len) })
 }
 
 fn request(name: &InterfaceName) -> libc::ifreq {

@@ -7,6 +7,7 @@ use crate::options::{Options, OptionsError};
 use crate::switch::{Switch, SwitchError};
 use crate::tap::{MAX_QUEUES, Tap, TapError};
 use crate::unplugged::Unplugged;
+use crate::user::{MAX_MTU, User, UserError, UserNet};
 use donjon_limit::Limit;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,8 +17,8 @@ use std::str::FromStr;
 
 /// A network interface of a domain.
 ///
-/// As text: `tap=IF`, `switch=NAME` or `none`, and behind that in any order `mac=02:00:00:00:00:01`, `mtu=9000`,
-/// for a tap `queues=4`, and a [`Limit`].
+/// As text: `user`, `tap=IF`, `switch=NAME` or `none`, and behind that in any order `mac=02:00:00:00:00:01`, `mtu=9000`,
+/// for a tap `queues=4`, what there is about a [`UserNet`], and a [`Limit`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetSpec {
@@ -41,6 +42,8 @@ pub struct NetSpec {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Connection {
+    /// What the host's programs can reach: [`User`].
+    User(UserNet),
     /// A tap interface of the host: [`Tap`].
     Tap(InterfaceName),
     /// Other domains of the same user: [`Switch`].
@@ -54,7 +57,8 @@ pub enum Connection {
 pub enum SpecError {
     /// None, or several.
     #[error(
-        "say one thing to connect to: tap=IF for the host's interface IF, switch=NAME for other domains, or none"
+        "say one thing to connect to: user for what the host can reach, tap=IF for the host's interface IF, \
+         switch=NAME for other domains, or none"
     )]
     Connection,
     /// The list is wrong.
@@ -65,6 +69,12 @@ pub enum SpecError {
         "queues={0}: a tap has 1 to {MAX_QUEUES} pairs of queues, everything else one; leave it out for one"
     )]
     Queues(u16),
+    /// It belongs to another connection.
+    #[error("{0} is an option of user; leave it out, or connect to user")]
+    NotUser(&'static str),
+    /// Longer than a packet can be.
+    #[error("mtu={0}: a network in user mode has {MAX_MTU} at most")]
+    LongMtu(u16),
     /// No packet would go through.
     #[error("mtu={0}: IPv4 needs 68 and IPv6 1280 at least; Ethernet has 1500, jumbo frames have 9000")]
     Mtu(u16),
@@ -73,6 +83,9 @@ pub enum SpecError {
 /// It cannot be connected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// In user mode.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// To a tap.
     #[error(transparent)]
     Tap(#[from] TapError),
@@ -85,13 +98,18 @@ pub enum ConnectError {
 }
 
 impl NetSpec {
-    const KEYS: [&'static str; 10] = [
+    const KEYS: [&'static str; 15] = [
+        "user",
         "tap",
         "switch",
         "none",
         "mac",
         "queues",
         "mtu",
+        "net",
+        "net6",
+        "forward",
+        "host-loopback",
         Limit::KEYS[0],
         Limit::KEYS[1],
         Limit::KEYS[2],
@@ -118,6 +136,9 @@ impl NetSpec {
         match (self.queues.get(), self.mtu) {
             (queues, _) if queues > max => Err(SpecError::Queues(queues)),
             (_, Some(mtu)) if mtu < 68 => Err(SpecError::Mtu(mtu)),
+            (_, Some(mtu)) if mtu > MAX_MTU && matches!(self.connection, Connection::User(_)) => {
+                Err(SpecError::LongMtu(mtu))
+            }
             _ => Ok(()),
         }
     }
@@ -126,6 +147,7 @@ impl NetSpec {
     /// as the domain's name with a number.
     pub fn connect(&self, switches: &Path, port: &Name) -> Result<Box<dyn Backend>, ConnectError> {
         Ok(match &self.connection {
+            Connection::User(net) => Box::new(User::start(net, self.mtu)?),
             Connection::Tap(name) => Box::new(Tap::open(name, self.queues.get())?),
             Connection::Switch(name) => Box::new(Switch::join(&switches.join(name.as_str()), port)?),
             Connection::None => Box::new(Unplugged::new().map_err(ConnectError::None)?),
@@ -141,6 +163,25 @@ impl FromStr for NetSpec {
             return Err(SpecError::Connection);
         }
         let mut options = Options::parse(text)?;
+        let user = options.word("user")?;
+        let net = options.parsed("net")?;
+        let net6 = options.parsed("net6")?;
+        let forward = options.all("forward")?;
+        let host_loopback = options.word("host-loopback")?;
+        let given = [
+            (net.is_some(), "net"),
+            (net6.is_some(), "net6"),
+            (!forward.is_empty(), "forward"),
+            (host_loopback, "host-loopback"),
+        ];
+        let user = user.then(|| {
+            Connection::User(UserNet {
+                net: net.unwrap_or_default(),
+                net6: net6.unwrap_or_default(),
+                host_loopback,
+                forward,
+            })
+        });
         let tap = options.parsed("tap")?.map(Connection::Tap);
         let switch = options.parsed("switch")?.map(Connection::Switch);
         let none = options.word("none")?.then_some(Connection::None);
@@ -154,10 +195,15 @@ impl FromStr for NetSpec {
         // A key that is unknown may be what was meant to say the connection.
         options.finish(&Self::KEYS)?;
         let limit = Limit::from_values(values.each_ref().map(Option::as_deref));
-        let mut connections = [tap, switch, none].into_iter().flatten();
+        let mut connections = [user, tap, switch, none].into_iter().flatten();
         let (Some(connection), None) = (connections.next(), connections.next()) else {
             return Err(SpecError::Connection);
         };
+        if !matches!(connection, Connection::User(_))
+            && let Some((_, option)) = given.into_iter().find(|(given, _)| *given)
+        {
+            return Err(SpecError::NotUser(option));
+        }
         let spec = Self {
             connection,
             mac,
@@ -174,6 +220,7 @@ impl FromStr for NetSpec {
 impl fmt::Display for NetSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.connection {
+            Connection::User(net) => write!(f, "user{net}")?,
             Connection::Tap(name) => write!(f, "tap={}", crate::options::quoted(name.as_str()))?,
             Connection::Switch(name) => write!(f, "switch={name}")?,
             Connection::None => f.write_str("none")?,
@@ -230,6 +277,16 @@ mod tests {
             serde_json::to_string(&spec("none")).unwrap(),
             r#"{"connection":"none"}"#
         );
+        let text = "user,net=192.168.0.0/16,net6=fd12::/64,host-loopback,forward=8080:80,forward=[::1]:53:53/udp,mtu=9000";
+        assert_eq!(spec(text).to_string(), text);
+        assert_eq!(
+            serde_json::to_string(&spec("user,forward=8080:80")).unwrap(),
+            r#"{"connection":{"user":{"forward":["8080:80"]}}}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<NetSpec>(r#"{"connection":{"user":{}}}"#).unwrap(),
+            spec("user")
+        );
         // Commas are twice in a list.
         assert_eq!(
             spec("tap=a,,b").connection,
@@ -245,13 +302,25 @@ mod tests {
             ("tap=a,switch=b", "say one thing"),
             ("tap", "tap=…"),
             ("none=1", "no value"),
-            ("bridge=br0", "there is: tap, switch, none, mac, queues, mtu, bps"),
+            (
+                "bridge=br0",
+                "there is: user, tap, switch, none, mac, queues, mtu, net, net6, forward, host-loopback, bps",
+            ),
             ("none,mac=01:00:00:00:00:01", "group"),
             ("none,mac=x", "02:00:00:00:00:01"),
             ("tap=0123456789abcdef", "15 letters"),
             ("switch=../lan", "lan-1"),
             ("none,none", "twice"),
             ("none,", "empty option"),
+            ("user=1", "no value"),
+            ("user,tap=a", "say one thing"),
+            ("user,net=10.0.2.1/24", "10.0.2.0/24"),
+            ("user,forward=80", "8080:80"),
+            ("user,forward", "forward=…"),
+            ("user,mtu=65521", "65520 at most"),
+            ("user,queues=2", "everything else one"),
+            ("none,forward=80:80", "option of user"),
+            ("tap=a,host-loopback", "option of user"),
             ("tap=a,queues=0", "queues"),
             ("tap=a,queues=257", "1 to 256"),
             ("switch=a,queues=2", "everything else one"),
@@ -282,7 +351,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "((tap|switch|none|mac|queues|mtu|bps|iops)=?[a0:2,]{0,4}){0,5}") {
+        fn any_text_is_read_or_refused(text in "((user|forward|tap|switch|none|mac|queues|mtu|bps|iops)=?[a0:2,]{0,4}){0,5}") {
             if let Ok(spec) = text.parse::<NetSpec>() {
                 prop_assert_eq!(spec.to_string().parse::<NetSpec>().unwrap(), spec.clone());
                 let json = serde_json::to_string(&spec).unwrap();

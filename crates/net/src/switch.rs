@@ -150,7 +150,7 @@ impl Backend for Switch {
 impl Member {
     fn send_to(&self, peer: &Peer, packet: &dyn Gather) {
         // It may be full, or gone: that is seen when everything is received that it sent before.
-        if packet.write_to(peer.fd()).is_err() {
+        if packet.write_to(0..packet.len(), peer.fd()).is_err() {
             count(&self.drops.sent);
         }
     }

@@ -259,7 +259,7 @@ impl Port for Queue {
             count(&self.drops.malformed);
             return Ok(());
         }
-        let Err(error) = packet.write_to(self.fd()) else {
+        let Err(error) = packet.write_to(0..packet.len(), self.fd()) else {
             return Ok(());
         };
         match Errno::from_io_error(&error) {

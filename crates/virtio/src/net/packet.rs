@@ -2,6 +2,7 @@
 
 use donjon_memory::Scatter;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 /// A packet in parts of guest RAM, or room for one.
@@ -16,8 +17,8 @@ impl donjon_net::Gather for Packet<'_> {
         self.0.load(start, out);
     }
 
-    fn write_to(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        self.0.write_to(0..self.0.len(), fd, None)
+    fn write_to(&self, range: Range<usize>, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        self.0.write_to(range, fd, None)
     }
 }
 
@@ -36,5 +37,9 @@ impl donjon_net::Scatter for Packet<'_> {
 
     fn read_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         self.0.read_from(0..self.0.len(), fd, None)
+    }
+
+    fn peek_from(&mut self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.0.peek_from(range, socket)
     }
 }
