@@ -51,14 +51,10 @@ fn main() {
     let program = target_dir.join(TARGET).join(PROFILE).join("donjon-agent");
     let bytes = std::fs::read(&program).unwrap_or_else(|e| panic!("cannot read {}: {e}", program.display()));
     std::fs::write(out.join("donjon-agent"), &bytes).expect("OUT_DIR can be written");
-<<<<<<< HEAD
     let digest: String = Sha256::digest(&bytes)
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect();
-=======
-    let digest: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     println!("cargo::rustc-env=DONJON_AGENT_SHA256={digest}");
 }
 
@@ -80,13 +76,9 @@ fn build(workspace: &Path, target_dir: &Path) {
     cargo.args(["--bin", "donjon-agent", "--profile", PROFILE, "--target", TARGET]);
     cargo.arg("--target-dir").arg(target_dir);
     cargo.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
-<<<<<<< HEAD
     let status = cargo
         .status()
         .unwrap_or_else(|e| panic!("cannot start {cargo:?}: {e}"));
-=======
-    let status = cargo.status().unwrap_or_else(|e| panic!("cannot start {cargo:?}: {e}"));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     assert!(
         status.success(),
         "the guest's agent could not be built ({status}); it needs the target and a static C library: \

@@ -39,28 +39,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent");
         let mut options = std::fs::OpenOptions::new();
-<<<<<<< HEAD
         let mut file = options
             .write(true)
             .create_new(true)
             .mode(0o755)
             .open(&path)
             .unwrap();
-=======
-        let mut file = options.write(true).create_new(true).mode(0o755).open(&path).unwrap();
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         file.write_all(AGENT).unwrap();
         drop(file);
         let output = Command::new(&path).arg("version").output().unwrap();
         assert!(output.status.success());
-<<<<<<< HEAD
         assert_eq!(
             String::from_utf8_lossy(&output.stdout),
             format!("donjon-agent {VERSION}\n")
         );
-=======
-        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("donjon-agent {VERSION}\n"));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         assert_eq!(SHA256.len(), 64);
     }
 }

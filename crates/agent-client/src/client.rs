@@ -99,15 +99,7 @@ impl Client {
     /// Mounts the virtiofs share `tag` at `path` in the guest.
     pub fn mount(&self, tag: &str, path: &str, read_only: bool) -> Result<(), ClientError> {
         let (tag, path) = (tag.to_owned(), path.to_owned());
-<<<<<<< HEAD
         self.ask(&Request::Mount { tag, path, read_only })
-=======
-        self.ask(&Request::Mount {
-            tag,
-            path,
-            read_only,
-        })
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     }
 
     /// Gives a new guest its name and its user.

@@ -87,13 +87,9 @@ impl Connection {
         match connected {
             Ok(true) => Self::over(timed.stream, until, patience),
             Ok(false) => Err(ClientError::NoAgent("nobody listens on its port")),
-<<<<<<< HEAD
             Err(e) if e.kind() == ErrorKind::TimedOut => {
                 Err(ClientError::NoAgent("the guest does not answer"))
             }
-=======
-            Err(e) if e.kind() == ErrorKind::TimedOut => Err(ClientError::NoAgent("the guest does not answer")),
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             Err(e) => Err(e.into()),
         }
     }

@@ -10,13 +10,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no domain behind the socket.
-<<<<<<< HEAD
     #[error(
         "nobody listens at {0:?}: the domain does not run, or has no vsock device; start it with --vsock {0:?}"
     )]
-=======
-    #[error("nobody listens at {0:?}: the domain does not run, or has no vsock device; start it with --vsock {0:?}")]
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     NoDomain(PathBuf),
     /// The domain's device is there, and nobody in the guest listens.
     #[error(
@@ -39,13 +35,9 @@ pub enum ClientError {
     #[error("the connection to the guest's agent has ended; the guest may have been shut down")]
     Gone,
     /// What is to be sent is too long.
-<<<<<<< HEAD
     #[error(
         "the command and its environment are longer than 64 KiB; put them in a file and copy that: donjon cp"
     )]
-=======
-    #[error("the command and its environment are longer than 64 KiB; put them in a file and copy that: donjon cp")]
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     TooLong,
     /// A file could not be copied.
     #[error(transparent)]

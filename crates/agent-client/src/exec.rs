@@ -170,15 +170,11 @@ impl Input {
         while !bytes.is_empty() {
             let mut credit = self.credit();
             while credit.bytes == 0 && !credit.ended {
-<<<<<<< HEAD
                 credit = self
                     .0
                     .changed
                     .wait(credit)
                     .unwrap_or_else(PoisonError::into_inner);
-=======
-                credit = self.0.changed.wait(credit).unwrap_or_else(PoisonError::into_inner);
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             }
             if credit.ended {
                 return Err(ClientError::Gone);

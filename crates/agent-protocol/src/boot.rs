@@ -1,9 +1,6 @@
 //! `/donjon.json` in the initramfs: what the agent does when it is the first program of a guest.
 
-<<<<<<< HEAD
 use crate::FirstBoot;
-=======
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -55,15 +52,12 @@ pub enum Start {
         /// Its path.
         #[serde(default = "init")]
         init: String,
-<<<<<<< HEAD
         /// What is done to a system that starts for the first time. It notes that it was done.
         #[serde(default)]
         first_boot: Option<FirstBoot>,
         /// Shares of the host, which systemd mounts.
         #[serde(default)]
         shares: Vec<Share>,
-=======
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     },
     /// One program, with the agent as process 1. The machine is powered off when it ends.
     Container(Box<Container>),
@@ -218,16 +212,12 @@ mod tests {
         let json = br#"{"root": {"device": "/dev/vda", "fstype": "ext4"}, "start": {"switch_root": {}}}"#;
         let config = BootConfig::parse(json).unwrap();
         assert_eq!((config.root.wait_seconds, config.root.read_only), (10, false));
-<<<<<<< HEAD
         let start = Start::SwitchRoot {
             init: "/sbin/init".into(),
             first_boot: None,
             shares: vec![],
         };
         assert_eq!(config.start, start);
-=======
-        assert_eq!(config.start, Start::SwitchRoot { init: "/sbin/init".into() });
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         assert_eq!(BootConfig::parse(&config.to_json()).unwrap(), config);
     }
 

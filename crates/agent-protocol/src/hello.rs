@@ -130,14 +130,7 @@ mod tests {
     fn strangers_are_told_nothing() {
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x01\0\0\0\0", b""] {
             let (result, said) = answered(bytes);
-<<<<<<< HEAD
             assert!(matches!(result, Err(HelloError::Stranger | HelloError::Closed)));
-=======
-            assert!(matches!(
-                result,
-                Err(HelloError::Stranger | HelloError::Closed)
-            ));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             assert_eq!(said, 0);
         }
         assert!(matches!(

@@ -20,13 +20,7 @@ mod info;
 mod message;
 
 pub use info::{Info, Interface, Memory, Os};
-<<<<<<< HEAD
 pub use message::{Error, ErrorKind, Exec, FirstBoot, Reply, Request, Shutdown, Terminal, User, WindowSize};
-=======
-pub use message::{
-    Error, ErrorKind, Exec, FirstBoot, Reply, Request, Shutdown, Terminal, User, WindowSize,
-};
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 
 /// The vsock port on which the agent listens.
 pub const PORT: u32 = 1030;

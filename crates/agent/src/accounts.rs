@@ -53,22 +53,12 @@ fn find(passwd: &str, group: &str, spec: &str) -> Result<Account, Error> {
     let mut entries = passwd.lines().filter_map(entry);
     let found = match number(user) {
         // Names of digits are none, as in chown(1) when there is no such name.
-<<<<<<< HEAD
         Some(uid) => entries.find(|e| e.name == user || e.uid == uid).ok_or(uid),
         None => match entries.find(|e| e.name == user) {
             Some(entry) => Ok(entry),
             None => {
                 let what =
                     format!("there is no user {user:?} in /etc/passwd; name one that there is, or a number");
-=======
-        Some(uid) => entries
-            .find(|e| e.name == user || e.uid == uid)
-            .ok_or(uid),
-        None => match entries.find(|e| e.name == user) {
-            Some(entry) => Ok(entry),
-            None => {
-                let what = format!("there is no user {user:?} in /etc/passwd; name one that there is, or a number");
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
                 return Err(Error::new(ErrorKind::NotFound, what));
             }
         },
@@ -95,12 +85,8 @@ fn find(passwd: &str, group: &str, spec: &str) -> Result<Account, Error> {
         account.gid = match groups(group).find(|g| g.0 == spec) {
             Some((_, gid, _)) => gid,
             None => number(spec).ok_or_else(|| {
-<<<<<<< HEAD
                 let what =
                     format!("there is no group {spec:?} in /etc/group; name one that there is, or a number");
-=======
-                let what = format!("there is no group {spec:?} in /etc/group; name one that there is, or a number");
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
                 Error::new(ErrorKind::NotFound, what)
             })?,
         };
@@ -163,7 +149,6 @@ mod tests {
         assert_eq!(ids("1001"), Some((1001, 0, vec![0])));
         assert_eq!(ids("ann:sudo"), Some((1000, 27, vec![27])));
         assert_eq!(ids("12:34"), Some((12, 34, vec![34])));
-<<<<<<< HEAD
         for none in [
             "bob",
             "",
@@ -175,9 +160,6 @@ mod tests {
             "99999999999",
             "ann:-1",
         ] {
-=======
-        for none in ["bob", "", ":", "bad", "ann:nogroup", "4294967295", "-1", "99999999999", "ann:-1"] {
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             assert_eq!(ids(none), None, "{none:?}");
         }
     }

@@ -84,7 +84,6 @@ fn check_timezone(root: &Path, zone: &str) -> Result<(), Error> {
         .all(|b| b.is_ascii_alphanumeric() || b"_+-/".contains(&b));
     let mut parts = Path::new(zone).components();
     if zone.is_empty() || !proper || !parts.all(|p| matches!(p, Component::Normal(_))) {
-<<<<<<< HEAD
         return Err(invalid(format!(
             "{zone:?} is no time zone; use one as Europe/Berlin or UTC"
         )));
@@ -94,13 +93,6 @@ fn check_timezone(root: &Path, zone: &str) -> Result<(), Error> {
         return Err(invalid(format!(
             "there is no time zone {zone:?} in /usr/share/zoneinfo"
         )));
-=======
-        return Err(invalid(format!("{zone:?} is no time zone; use one as Europe/Berlin or UTC")));
-    }
-    let zones = root.join("usr/share/zoneinfo");
-    if zones.is_dir() && !zones.join(zone).is_file() {
-        return Err(invalid(format!("there is no time zone {zone:?} in /usr/share/zoneinfo")));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     }
     Ok(())
 }
@@ -117,7 +109,6 @@ fn set_hostname(root: &Path, name: &str) -> io::Result<()> {
     } else {
         format!("127.0.1.1\t{name} {short}")
     };
-<<<<<<< HEAD
     if !lines
         .iter()
         .any(|l| l.split_ascii_whitespace().next() == Some("127.0.0.1"))
@@ -128,12 +119,6 @@ fn set_hostname(root: &Path, name: &str) -> io::Result<()> {
         .iter()
         .position(|l| l.starts_with("127.0.0.1"))
         .map_or(0, |p| p + 1);
-=======
-    if !lines.iter().any(|l| l.split_ascii_whitespace().next() == Some("127.0.0.1")) {
-        lines.insert(0, "127.0.0.1\tlocalhost");
-    }
-    let place = lines.iter().position(|l| l.starts_with("127.0.0.1")).map_or(0, |p| p + 1);
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     lines.insert(place, &own);
     text::replace(&hosts, 0o644, &(lines.join("\n") + "\n"))
 }
@@ -187,7 +172,6 @@ fn add_user(root: &Path, user: &User) -> io::Result<()> {
         let id = id.to_string();
         text.lines().any(|l| l.split(':').nth(2) == Some(&id))
     };
-<<<<<<< HEAD
     let Some(id) = IDS
         .into_iter()
         .find(|id| !used(&passwd, *id) && !used(&group, *id))
@@ -199,13 +183,6 @@ fn add_user(root: &Path, user: &User) -> io::Result<()> {
         .shell
         .as_deref()
         .unwrap_or(if bash { "/bin/bash" } else { "/bin/sh" });
-=======
-    let Some(id) = IDS.into_iter().find(|id| !used(&passwd, *id) && !used(&group, *id)) else {
-        return Err(io::Error::other("no user ID is free"));
-    };
-    let bash = root.join("bin/bash").exists();
-    let shell = user.shell.as_deref().unwrap_or(if bash { "/bin/bash" } else { "/bin/sh" });
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let name = &user.name;
     let home = format!("/home/{name}");
     for text in [&mut passwd, &mut group, &mut shadow] {

@@ -38,7 +38,6 @@ pub fn freeze() -> Result<Box<dyn Frozen>, Error> {
         match outcome {
             Ok(directory) => frozen.0.push(directory),
             // It cannot be frozen, as vfat; or it is only reached through a mount point that is covered.
-<<<<<<< HEAD
             Err(e)
                 if is(
                     &e,
@@ -57,13 +56,6 @@ pub fn freeze() -> Result<Box<dyn Frozen>, Error> {
                         "somebody else has frozen {path:?}; thaw it first: fsfreeze -u {}",
                         path.display()
                     ),
-=======
-            Err(e) if is(&e, &[Errno::OPNOTSUPP, Errno::NOTTY, Errno::INVAL, Errno::NOENT, Errno::ACCESS]) => {}
-            Err(e) if is(&e, &[Errno::BUSY]) => {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!("somebody else has frozen {path:?}; thaw it first: fsfreeze -u {}", path.display()),
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
                 ));
             }
             Err(e) => return Err(failed(format!("cannot freeze {path:?}: {e}"))),
@@ -74,13 +66,9 @@ pub fn freeze() -> Result<Box<dyn Frozen>, Error> {
 }
 
 fn is(error: &std::io::Error, kinds: &[Errno]) -> bool {
-<<<<<<< HEAD
     kinds
         .iter()
         .any(|e| error.raw_os_error() == Some(e.raw_os_error()))
-=======
-    kinds.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 }
 
 /// Mount points of file systems on disks that can be written, each once, the last mounted first: see

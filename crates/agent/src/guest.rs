@@ -49,14 +49,10 @@ impl System for Guest {
         for words in [&["systemctl", "--no-block", verb][..], &[verb]] {
             let mut command = Command::new(words[0]);
             command.args(&words[1..]);
-<<<<<<< HEAD
             command
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-=======
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             if command.status().is_ok_and(|s| s.success()) {
                 return Ok(());
             }
@@ -94,17 +90,12 @@ impl System for Guest {
 
 /// Mounts the virtiofs share `tag`, and makes the mount point first.
 pub(crate) fn mount_share(tag: &str, path: &Path, read_only: bool) -> Result<(), Error> {
-<<<<<<< HEAD
     fs::create_dir_all(path).map_err(|e| {
         Error::new(
             ErrorKind::Failed,
             format!("cannot make the directory {path:?}: {e}"),
         )
     })?;
-=======
-    fs::create_dir_all(path)
-        .map_err(|e| Error::new(ErrorKind::Failed, format!("cannot make the directory {path:?}: {e}")))?;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     if read_only {
         flags |= MountFlags::RDONLY;

@@ -46,15 +46,11 @@ fn shortened(text: &str) -> String {
 fn os(root: &Path) -> Os {
     // os-release(5): the first that there is.
     let files = ["etc/os-release", "usr/lib/os-release"].map(|f| crate::text::read(&root.join(f)));
-<<<<<<< HEAD
     let text = files
         .into_iter()
         .flatten()
         .find(|t| !t.is_empty())
         .unwrap_or_default();
-=======
-    let text = files.into_iter().flatten().find(|t| !t.is_empty()).unwrap_or_default();
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let field = |name: &str| {
         let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
         let value = value.unwrap_or_default().trim();
@@ -70,13 +66,9 @@ fn os(root: &Path) -> Os {
 
 fn memory(meminfo: &str) -> Memory {
     let field = |name: &str| {
-<<<<<<< HEAD
         let value = meminfo
             .lines()
             .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
-=======
-        let value = meminfo.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         let kib: u64 = value
             .and_then(|v| v.trim().strip_suffix("kB")?.trim().parse().ok())
             .unwrap_or(0);
@@ -147,14 +139,10 @@ mod tests {
     fn this_machine() {
         let info = info(Path::new("/"));
         let loopback = info.interfaces.iter().find(|i| i.name == "lo").unwrap();
-<<<<<<< HEAD
         assert!(
             loopback.addresses.contains(&(IpAddr::from([127, 0, 0, 1]), 8)),
             "{loopback:?}"
         );
-=======
-        assert!(loopback.addresses.contains(&(IpAddr::from([127, 0, 0, 1]), 8)), "{loopback:?}");
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         assert_eq!(loopback.mac, None);
         assert!(info.memory.available <= info.memory.total && info.memory.total > 1 << 20);
         assert!(!info.kernel.is_empty() && !info.hostname.is_empty());
@@ -169,13 +157,9 @@ mod tests {
         let text = "NAME=x\nID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='Debian GNU/Linux 12 (bookworm)'\n";
         fs::write(root.path().join("etc/os-release"), text).unwrap();
         let os = os(root.path());
-<<<<<<< HEAD
         assert_eq!(
             (&*os.id, &*os.version, &*os.name),
             ("debian", "12", "Debian GNU/Linux 12 (bookworm)")
         );
-=======
-        assert_eq!((&*os.id, &*os.version, &*os.name), ("debian", "12", "Debian GNU/Linux 12 (bookworm)"));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     }
 }

@@ -22,14 +22,7 @@ pub mod session;
 mod system;
 mod text;
 
-<<<<<<< HEAD
 pub use first_boot::apply as first_boot;
 pub use guest::Guest;
 pub use session::Agent;
 pub use system::{Frozen, System, path_in};
-=======
-pub use guest::Guest;
-pub use session::Agent;
-pub use system::{Frozen, System, path_in};
-pub use first_boot::apply as first_boot;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c

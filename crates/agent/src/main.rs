@@ -20,15 +20,11 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::main()
     }
-<<<<<<< HEAD
     let words: Vec<_> = args
         .iter()
         .skip(1)
         .map(|a| a.to_str().unwrap_or_default())
         .collect();
-=======
-    let words: Vec<_> = args.iter().skip(1).map(|a| a.to_str().unwrap_or_default()).collect();
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     match words[..] {
         ["child", ..] => ExitCode::from(child::main(args.get(2..).unwrap_or_default())),
         ["serve"] => listen(false),
@@ -50,15 +46,11 @@ fn main() -> ExitCode {
 
 fn listen(agent_is_init: bool) -> ExitCode {
     let helper = PathBuf::from("/proc/self/exe");
-<<<<<<< HEAD
     let defaults = if agent_is_init {
         Defaults::saved()
     } else {
         Defaults::default()
     };
-=======
-    let defaults = if agent_is_init { Defaults::saved() } else { Defaults::default() };
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let agent = Agent::new(Guest { agent_is_init }, helper, defaults);
     serve::serve(agent, PORT, |what| eprintln!("donjon-agent: {what}"))
 }

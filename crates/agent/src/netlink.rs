@@ -2,13 +2,8 @@
 
 use donjon_agent_protocol::boot::{InterfaceConfig, Network, Route};
 use nix::sys::socket::{
-<<<<<<< HEAD
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
     socket, sockopt::ReceiveTimeout,
-=======
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-    sockopt::ReceiveTimeout,
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
@@ -59,14 +54,7 @@ impl Netlink {
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         // The kernel answers at once.
         setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(5))?;
-<<<<<<< HEAD
         Ok(Self { socket, sequence: 0 })
-=======
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     }
 
     /// Gives an interface what the configuration says, and sets it up.
@@ -78,14 +66,10 @@ impl Netlink {
             .map_err(|e| format!("there is no interface {name:?}: {e}"))?;
         for address in &config.addresses {
             self.add_address(index, address).map_err(|e| {
-<<<<<<< HEAD
                 format!(
                     "cannot give {name:?} the address {}/{}: {e}",
                     address.address, address.prefix
                 )
-=======
-                format!("cannot give {name:?} the address {}/{}: {e}", address.address, address.prefix)
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             })?;
         }
         for route in &config.routes {
@@ -134,7 +118,6 @@ impl Netlink {
             RT_SCOPE_LINK
         };
         // struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags.
-<<<<<<< HEAD
         let mut body = vec![
             family,
             prefix,
@@ -145,9 +128,6 @@ impl Netlink {
             scope,
             RTN_UNICAST,
         ];
-=======
-        let mut body = vec![family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST];
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         body.extend([0; 4]);
         if let Some(to) = route.to.filter(|t| t.prefix > 0) {
             attribute(&mut body, RTA_DST, &self::family(to.address, to.prefix)?.1);

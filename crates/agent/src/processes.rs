@@ -20,12 +20,8 @@ fn all() -> impl Iterator<Item = i32> {
 /// Sends a signal to every process of the session. Returns to how many that live.
 pub fn signal_session(session: Pid, signal: Signal) -> usize {
     let members = all().filter(|pid| {
-<<<<<<< HEAD
         stat(*pid)
             .is_some_and(|(s, state)| s == session.as_raw_nonzero().get() && !matches!(state, 'Z' | 'X'))
-=======
-        stat(*pid).is_some_and(|(s, state)| s == session.as_raw_nonzero().get() && !matches!(state, 'Z' | 'X'))
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     });
     // One that has ended since is none.
     members

@@ -93,15 +93,11 @@ pub fn serve(agent: Agent, port: u32, mut report: impl FnMut(&str)) -> ! {
                 let _ = agent.session(stream);
                 here.fetch_sub(1, SeqCst);
             };
-<<<<<<< HEAD
             if thread::Builder::new()
                 .name("session".into())
                 .spawn(session)
                 .is_err()
             {
-=======
-            if thread::Builder::new().name("session".into()).spawn(session).is_err() {
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
                 open.fetch_sub(1, SeqCst);
             }
         }

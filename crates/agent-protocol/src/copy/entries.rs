@@ -87,7 +87,6 @@ impl Extended {
             match record.key_bytes() {
                 b"path" => self.path = Some(value.into()),
                 b"linkpath" => self.link = Some(value.into()),
-<<<<<<< HEAD
                 b"size" => {
                     self.size = Some(
                         record
@@ -97,9 +96,6 @@ impl Extended {
                             .unwrap_or(u64::MAX),
                     )
                 }
-=======
-                b"size" => self.size = Some(record.value().ok().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX)),
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
                 key if key.starts_with(b"GNU.sparse.") => {
                     return Err(CopyError::Unsupported(PathBuf::new(), "a sparse file of pax"));
                 }
@@ -113,13 +109,9 @@ impl Extended {
         let header: &Header = content.header();
         let path = self.path.unwrap_or_else(|| content.path_bytes().into_owned());
         let path = PathBuf::from(OsString::from_vec(path));
-<<<<<<< HEAD
         let link = self
             .link
             .or_else(|| content.link_name_bytes().map(|l| l.into_owned()));
-=======
-        let link = self.link.or_else(|| content.link_name_bytes().map(|l| l.into_owned()));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         let size = content.size();
         // The reader goes by the header's own, which has room for any size in GNU's notation.
         if self.size.is_some_and(|s| s != size) {

@@ -4,13 +4,8 @@ use super::beneath::{Beneath, relative};
 use super::entries::{Item, each};
 use super::{CopyError, Options, Report, Target};
 use rustix::fs::{
-<<<<<<< HEAD
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat,
     mkdirat, openat, renameat, symlinkat, unlinkat, utimensat,
-=======
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat, mkdirat,
-    openat, renameat, symlinkat, unlinkat, utimensat,
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -98,13 +93,9 @@ impl Receiver {
         match item.kind {
             EntryType::Directory => self.directory(path, attributes),
             // Old archives mark directories by their name alone.
-<<<<<<< HEAD
             EntryType::Regular | EntryType::Continuous
                 if item.path.as_os_str().as_encoded_bytes().ends_with(b"/") =>
             {
-=======
-            EntryType::Regular | EntryType::Continuous if item.path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
                 self.directory(path, attributes)
             }
             EntryType::Regular | EntryType::Continuous => self.file(&path, attributes, &mut item),

@@ -48,26 +48,18 @@ pub fn run(config: &Container) -> Result<std::convert::Infallible, String> {
             Report::Exited(exit) => exit.to_string(),
             Report::Failed(why) => why.clone(),
         };
-<<<<<<< HEAD
         say(&format!(
             "the program has ended ({exit}); the host does not want to know: {e}"
         ));
-=======
-        say(&format!("the program has ended ({exit}); the host does not want to know: {e}"));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     }
     power::end(how)
 }
 
 /// The signals of process 1. They come from one thread that only passes them on.
 fn signals() -> Result<Receiver<i32>, String> {
-<<<<<<< HEAD
     let caught = [
         SIGCHLD, SIGHUP, SIGINT, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
     ];
-=======
-    let caught = [SIGCHLD, SIGHUP, SIGINT, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let failed = |e: std::io::Error| format!("cannot receive signals: {e}");
     let mut signals = Signals::new(caught).map_err(failed)?;
     let (sender, receiver) = mpsc::channel();
@@ -139,13 +131,9 @@ fn save_defaults(config: &Container) -> Result<(), String> {
 
 /// Process IDs come from the kernel; the handle is not needed, since process 1 waits for everybody.
 fn start(mut command: Command) -> Result<Pid, String> {
-<<<<<<< HEAD
     let child = command
         .spawn()
         .map_err(|e| format!("cannot start a process: {e}"))?;
-=======
-    let child = command.spawn().map_err(|e| format!("cannot start a process: {e}"))?;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     Ok(Pid::from_child(&child))
 }
 

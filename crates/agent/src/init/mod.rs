@@ -37,19 +37,14 @@ pub fn main() -> ! {
 
 fn boot() -> Result<std::convert::Infallible, String> {
     mounts::basic()?;
-<<<<<<< HEAD
     let config =
         fs::read(boot::PATH).map_err(|e| format!("cannot read {} in the initramfs: {e}", boot::PATH))?;
-=======
-    let config = fs::read(boot::PATH).map_err(|e| format!("cannot read {} in the initramfs: {e}", boot::PATH))?;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let config = BootConfig::parse(&config).map_err(|e| format!("{} makes no sense: {e}", boot::PATH))?;
     for module in &config.modules {
         root::insert(module)?;
     }
     root::mount(&config.root)?;
     match &config.start {
-<<<<<<< HEAD
         Start::SwitchRoot {
             init,
             first_boot,
@@ -60,10 +55,6 @@ fn boot() -> Result<std::convert::Infallible, String> {
             }
             switch::install()?;
             switch::mount_shares(shares)?;
-=======
-        Start::SwitchRoot { init } => {
-            switch::install()?;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             root::enter()?;
             switch::hand_over(init)
         }

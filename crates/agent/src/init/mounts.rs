@@ -45,16 +45,12 @@ pub fn move_to(root: &Path) -> Result<(), String> {
 
 /// What programs expect beside them, in the image.
 pub fn container() -> Result<(), String> {
-<<<<<<< HEAD
     one(
         "devpts",
         "/dev/pts",
         NOSUID | NOEXEC,
         "gid=5,mode=620,ptmxmode=666",
     )?;
-=======
-    one("devpts", "/dev/pts", NOSUID | NOEXEC, "gid=5,mode=620,ptmxmode=666")?;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     one("tmpfs", "/dev/shm", NOSUID | NODEV, "mode=1777")?;
     one("mqueue", "/dev/mqueue", NOSUID | NODEV | NOEXEC, "").or_else(optional)?;
     one("cgroup2", "/sys/fs/cgroup", NOSUID | NODEV | NOEXEC, "nsdelegate").or_else(optional)?;

@@ -50,15 +50,11 @@ fn mounted() -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let kept = ["/", "/proc", "/sys", "/dev"];
     let path = |line: &str| line.split(' ').nth(1).map(str::to_owned);
-<<<<<<< HEAD
     let mut paths: Vec<_> = mounts
         .lines()
         .filter_map(path)
         .filter(|p| !kept.contains(&p.as_str()))
         .collect();
-=======
-    let mut paths: Vec<_> = mounts.lines().filter_map(path).filter(|p| !kept.contains(&p.as_str())).collect();
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     paths.reverse();
     paths
 }

@@ -1,15 +1,9 @@
 //! What process 1 is for: taking leave of every process that has lost its parent.
 
 use crate::serve::dial_host;
-<<<<<<< HEAD
 use donjon_agent_protocol::EXIT_PORT;
 use donjon_agent_protocol::exit::{Exit, Report};
 use donjon_agent_protocol::frame::FrameWriter;
-=======
-use donjon_agent_protocol::exit::{Exit, Report};
-use donjon_agent_protocol::frame::FrameWriter;
-use donjon_agent_protocol::EXIT_PORT;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use std::io;
 use std::time::Duration;

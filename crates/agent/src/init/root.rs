@@ -15,11 +15,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Where it is mounted until it is the root.
-<<<<<<< HEAD
 pub const NEW: &str = "/newroot";
-=======
-const NEW: &str = "/newroot";
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 /// How often a device is looked for.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -88,29 +84,21 @@ fn wait_for(device: &str, time: Duration) -> Result<(), String> {
     } else {
         there.join(", ")
     };
-<<<<<<< HEAD
     Err(format!(
         "the root device {device} did not appear in {} s; there is: {there}",
         time.as_secs()
     ))
-=======
-    Err(format!("the root device {device} did not appear in {} s; there is: {there}", time.as_secs()))
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 }
 
 /// Makes what is mounted at [`NEW`] the root, as switch_root(8) does.
 pub fn enter() -> Result<(), String> {
     let failed = |e: &dyn std::fmt::Display| format!("cannot change to the root file system: {e}");
     mounts::move_to(Path::new(NEW))?;
-<<<<<<< HEAD
     let old = open(
         "/",
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     );
-=======
-    let old = open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let old = old.map_err(|e| failed(&e))?;
     chdir(NEW).map_err(|e| failed(&e))?;
     // Gives the initramfs' memory back. The agent's own file stays as long as it runs.

@@ -1,6 +1,5 @@
 //! Handing over to the system's own init.
 
-<<<<<<< HEAD
 use super::{BINARY, RUN, console, root};
 use donjon_agent_protocol::FirstBoot;
 use donjon_agent_protocol::boot::Share;
@@ -8,22 +7,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-=======
-use super::{BINARY, RUN};
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 use std::process::Command;
 
 /// Where systemd looks for units that exist only while the machine runs (systemd.unit(5)).
 const UNITS: &str = "/run/systemd/system";
 const UNIT: &str = "donjon-agent.service";
-<<<<<<< HEAD
 /// In the root file system: it was set up.
 const DONE: &str = "var/lib/donjon/first-boot";
-=======
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 /// Started as early as possible: the agent needs nothing but vsock. It ends last, so that the host can watch.
 const SERVICE: &str = "\
 [Unit]
@@ -50,7 +40,6 @@ pub fn install() -> Result<(), String> {
     symlink(format!("../{UNIT}"), format!("{wants}/{UNIT}")).map_err(failed)
 }
 
-<<<<<<< HEAD
 /// Sets a new system up, once. A system that it does not suit starts all the same.
 pub fn first_boot(what: &FirstBoot) {
     let root = Path::new(root::NEW);
@@ -106,8 +95,6 @@ fn escape(path: &str) -> String {
     if name.is_empty() { "-".into() } else { name }
 }
 
-=======
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
 /// Becomes `init`.
 pub fn hand_over(init: &str) -> Result<std::convert::Infallible, String> {
     debug_assert!(BINARY.starts_with(RUN));
@@ -119,7 +106,6 @@ pub fn hand_over(init: &str) -> Result<std::convert::Infallible, String> {
 fn kept() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
     std::env::vars_os().filter(|(name, _)| name != "OLDPWD")
 }
-<<<<<<< HEAD
 
 #[cfg(test)]
 mod tests {
@@ -134,5 +120,3 @@ mod tests {
         assert_eq!(escape("/ä"), r"\xc3\xa4");
     }
 }
-=======
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c

@@ -129,13 +129,9 @@ fn converse(
                 // Ends the wait for the host's next message.
                 let _ = connection.shutdown(Shutdown::Read);
             };
-<<<<<<< HEAD
             thread::Builder::new()
                 .name("exec".into())
                 .spawn_scoped(scope, pump)?;
-=======
-            thread::Builder::new().name("exec".into()).spawn_scoped(scope, pump)?;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             let heard = hear(shared, program, reader);
             if !shared.told.load(SeqCst) {
                 // The pump may be in the middle of telling it something.

@@ -101,15 +101,7 @@ impl Agent {
             Request::Ping => Ok(()),
             Request::Shutdown(how) => self.system.shutdown(*how),
             Request::SetTime(time) => self.system.set_time(*time),
-<<<<<<< HEAD
             Request::Mount { tag, path, read_only } => self.system.mount(tag, &self.path(path)?, *read_only),
-=======
-            Request::Mount {
-                tag,
-                path,
-                read_only,
-            } => self.system.mount(tag, &self.path(path)?, *read_only),
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             Request::FirstBoot(what) => self.system.first_boot(what),
             // Parts of an exchange that has not begun.
             _ => Err(malformed()),

@@ -71,14 +71,10 @@ impl<'a> Pump<'a> {
                 (Some(self.shared.wake.as_fd()), PollFlags::IN),
                 (self.stdout.map(AsFd::as_fd), PollFlags::IN),
                 (self.stderr.map(AsFd::as_fd), PollFlags::IN),
-<<<<<<< HEAD
                 (
                     self.stdin.as_ref().filter(|_| wants).map(AsFd::as_fd),
                     PollFlags::OUT,
                 ),
-=======
-                (self.stdin.as_ref().filter(|_| wants).map(AsFd::as_fd), PollFlags::OUT),
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
             ];
             let mut fds: Vec<_> = parts
                 .iter()
@@ -149,13 +145,9 @@ impl<'a> Pump<'a> {
                 None => input.waiting.len(),
             };
             input.waiting.drain(..taken);
-<<<<<<< HEAD
             self.credit = self
                 .credit
                 .saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
-=======
-            self.credit = self.credit.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         }
         let empty = input.waiting.is_empty();
         if empty && input.ended {

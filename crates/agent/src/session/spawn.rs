@@ -79,14 +79,10 @@ fn ids(account: &Account) -> Result<Option<(u32, u32, Vec<u32>)>, Error> {
         return Ok(Some((account.uid, account.gid, account.groups.clone())));
     }
     if account.uid != own.as_raw() {
-<<<<<<< HEAD
         let what = format!(
             "the agent does not run as root and cannot become {}",
             account.name
         );
-=======
-        let what = format!("the agent does not run as root and cannot become {}", account.name);
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         return Err(Error::new(ErrorKind::Unsupported, what));
     }
     Ok(None)
@@ -110,13 +106,9 @@ fn environment(agent: &Agent, exec: &Exec, account: &Account) -> Result<BTreeMap
     env.extend(exec.env.iter().cloned());
     for (name, value) in &env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-<<<<<<< HEAD
             return Err(invalid(format!(
                 "{name:?} cannot be in an environment with this value"
             )));
-=======
-            return Err(invalid(format!("{name:?} cannot be in an environment with this value")));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
         }
     }
     Ok(env)
@@ -142,14 +134,10 @@ fn on_pipes(mut command: Command, stdin: bool) -> Result<Running, Error> {
     let stdin = child.stdin.take().map(|s| File::from(OwnedFd::from(s)));
     let stdout = child.stdout.take().map(|s| File::from(OwnedFd::from(s)));
     let stderr = child.stderr.take().map(|s| File::from(OwnedFd::from(s)));
-<<<<<<< HEAD
     let unblocked = [&stdin, &stdout, &stderr]
         .into_iter()
         .flatten()
         .try_for_each(unblock);
-=======
-    let unblocked = [&stdin, &stdout, &stderr].into_iter().flatten().try_for_each(unblock);
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     match (unblocked, stdout) {
         (Ok(()), Some(stdout)) => Ok(Running {
             child,
@@ -172,13 +160,9 @@ fn on_terminal(mut command: Command, terminal: &Terminal, account: &Account) -> 
     let no_terminal = |e| failed("make a terminal; is devpts mounted on /dev/pts?", e);
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags).map_err(no_terminal)?;
-<<<<<<< HEAD
     grantpt(&master)
         .and_then(|()| unlockpt(&master))
         .map_err(no_terminal)?;
-=======
-    grantpt(&master).and_then(|()| unlockpt(&master)).map_err(no_terminal)?;
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let name = ptsname(&master, vec![]).map_err(no_terminal)?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let slave = open(&name, flags, Mode::empty()).map_err(no_terminal)?;
@@ -191,13 +175,9 @@ fn on_terminal(mut command: Command, terminal: &Terminal, account: &Account) -> 
     resize(&master, terminal.size).map_err(no_terminal)?;
     unblock(&master).map_err(no_terminal)?;
     let master = File::from(master);
-<<<<<<< HEAD
     let copies = slave
         .try_clone()
         .and_then(|out| Ok((out, slave.try_clone()?, master.try_clone()?)));
-=======
-    let copies = slave.try_clone().and_then(|out| Ok((out, slave.try_clone()?, master.try_clone()?)));
->>>>>>> d55bf3baca4bc610c820cf6996c63fd83427fd3c
     let (out, err, input) = copies.map_err(|e| failed("make a terminal", e))?;
     command.stdin(slave).stdout(out).stderr(err);
     let (child, pid, pidfd) = start(command)?;

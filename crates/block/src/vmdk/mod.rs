@@ -32,10 +32,6 @@ pub(crate) struct Vmdk {
     create_type: String,
     extents: Vec<Extent>,
     tables: Mutex<Tables>,
-<<<<<<< HEAD
-    /// The compressed grain that was read last: its extent and offset there, and what it holds.
-    inflated: Mutex<Option<((usize, u64), Arc<Vec<u8>>)>>,
-=======
     inflated: Mutex<Option<Inflated>>,
 }
 
@@ -44,7 +40,6 @@ struct Inflated {
     extent: usize,
     n: u64,
     grain: Arc<Vec<u8>>,
->>>>>>> 7fd140cae81417bc72368ea2cabb6543c967842f
 }
 
 /// A part of the disk.
@@ -221,16 +216,6 @@ impl Vmdk {
     }
 
     fn inflate(&self, extent: usize, sparse: &Sparse, n: u64, at: u64) -> io::Result<Arc<Vec<u8>>> {
-<<<<<<< HEAD
-        if let Some((key, grain)) = &*self.inflated.lock()
-            && *key == (extent, n)
-        {
-            return Ok(grain.clone());
-        }
-        let left = self.extents[extent].size() - n * sparse.geometry.grain;
-        let grain = Arc::new(sparse.inflate(n, at, left.min(sparse.geometry.grain))?);
-        *self.inflated.lock() = Some(((extent, n), grain.clone()));
-=======
         if let Some(last) = &*self.inflated.lock()
             && (last.extent, last.n) == (extent, n)
         {
@@ -243,7 +228,6 @@ impl Vmdk {
             n,
             grain: grain.clone(),
         });
->>>>>>> 7fd140cae81417bc72368ea2cabb6543c967842f
         Ok(grain)
     }
 
@@ -283,11 +267,6 @@ impl Vmdk {
 
 /// Whether a file is long enough.
 fn has(store: &Store, at: u64, len: u64) -> io::Result<bool> {
-<<<<<<< HEAD
-    let end = at.checked_add(len);
-    Ok(end.is_some_and(|end| store.len().is_ok_and(|there| end <= there)))
-=======
     let there = store.len()?;
     Ok(at.checked_add(len).is_some_and(|end| end <= there))
->>>>>>> 7fd140cae81417bc72368ea2cabb6543c967842f
 }

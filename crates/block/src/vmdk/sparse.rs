@@ -124,13 +124,9 @@ impl Sparse {
     /// How long a compressed grain is.
     fn marker(&self, n: u64, at: u64) -> io::Result<u64> {
         let mut marker = [0; MARKER as usize];
-<<<<<<< HEAD
-        self.store.read(at, &mut marker)?;
-=======
         if self.store.read(at, &mut marker)? < marker.len() {
             return Err(self.corrupt("a compressed grain lies past the end of the file", at));
         }
->>>>>>> 7fd140cae81417bc72368ea2cabb6543c967842f
         let [lba @ .., a, b, c, d] = marker;
         let len = u64::from(u32::from_le_bytes([a, b, c, d]));
         // Grains that are no smaller for it are stored so all the same; nothing doubles.
