@@ -8,8 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use donjon_control::Name;
 use donjon_host::engines::EngineChoice;
 use donjon_machine::MAX_CPUS;
-use donjon_net::NetSpec;
-use donjon_vmm::devices::{DiskSpec, FsSpec, PmemSpec, VsockSpec};
+use donjon_net::{Forward, NetSpec};
+use donjon_vmm::devices::{DiskSpec, FsSpec, PmemSpec, Share, VsockSpec};
 use donjon_x86::cpuid::CpuModel;
 use std::path::PathBuf;
 
@@ -23,15 +23,19 @@ pub mod exit {
     pub const RESET: u8 = 3;
     /// The guest crashed its processor.
     pub const TRIPLE_FAULT: u8 = 4;
+    /// The program of a container image could not be started.
+    pub const NO_PROGRAM: u8 = 126;
 }
 
 const EXIT_CODES: &str = "\
 Exit codes of run:
   0    the guest powered off, or the user left the console with ^]
+       (a container image: what its program returned)
   1    the domain could not start or go on
   2    the command line is wrong
   3    the guest reset the machine (only with --no-reboot)
   4    the guest crashed with a triple fault
+  126  the program of a container image did not start
   128+N  signal N ended it
 
 RUST_LOG=debug shows what donjon does, on standard error.";
@@ -55,7 +59,77 @@ pub enum Command {
     /// Show what a running domain does: busy time, instructions, translated code, TLB, exits.
     Stats(StatsArgs),
     /// List running domains.
-    Ps,
+    #[command(visible_alias = "list")]
+    Ps {
+        /// Those that do not run, too.
+        #[arg(short, long)]
+        all: bool,
+        /// As a table, or as JSON on one line.
+        #[arg(long, value_name = "FORMAT", default_value = "table")]
+        format: Format,
+    },
+    /// Start domains that have ended, in the background.
+    Start {
+        /// Their names.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Shut domains down: by the guest's agent, else the power button, and if nothing helps by force.
+    #[command(visible_alias = "shutdown")]
+    Stop {
+        /// Their names, or enough of their beginnings.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// Seconds that the guest has for it.
+        #[arg(short, long, value_name = "SECONDS", default_value = "60")]
+        time: u64,
+        /// At once, as if the power failed.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Remove domains with their disks.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Their names.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// End them first.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Show what a domain that was started with -d has written to its console.
+    Logs {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Go on until the domain ends.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Run a program in a running guest; its exit code is this command's.
+    Exec(ExecArgs),
+    /// Copy files between this host and a running guest: FILE NAME:PATH, or NAME:PATH FILE.
+    Cp {
+        /// What is copied: a file or a directory.
+        #[arg(value_name = "FROM")]
+        from: String,
+        /// Where to; into it, if it is a directory that exists.
+        #[arg(value_name = "TO")]
+        to: String,
+        /// Copy what a symbolic link leads to.
+        #[arg(short = 'L', long)]
+        follow_link: bool,
+        /// Keep owners and permissions.
+        #[arg(short, long)]
+        archive: bool,
+    },
+    /// Run a domain of the store in this process.
+    #[command(hide = true)]
+    Vmm {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: Name,
+    },
     /// Make, examine, convert and repair disk images.
     #[command(subcommand)]
     Disk(DiskCommand),
@@ -71,9 +145,56 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// The image to boot; `tiny` is Debian's stock kernel with a busybox shell, made on first use.
-    #[arg(value_name = "IMAGE", conflicts_with = "kernel", value_parser = image)]
+    /// What to start: `tiny`, Debian's stock kernel with a busybox shell; `debian` or `debian:SUITE`; a container image
+    /// as docker://NAME[:TAG]; or an image of `donjon image ls`. What is not there is made or fetched on first use.
+    #[arg(value_name = "IMAGE", conflicts_with = "kernel")]
     pub image: Option<String>,
+
+    /// For a container image: the program's arguments, instead of those that the image names.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+
+    /// Start it in the background; its console's output is kept for `donjon logs`.
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// Remove the domain with its disk when it ends.
+    #[arg(long)]
+    pub rm: bool,
+
+    /// For a container image: a variable of the program's environment; without a value, with the one it has here. May
+    /// be given several times.
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+
+    /// For a container image: the program to start, instead of the image's entrypoint.
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+
+    /// For a container image: the user who runs the program: NAME or UID, and perhaps a group: `nobody:nogroup`.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+
+    /// For a container image: the directory in which the program starts.
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub workdir: Option<String>,
+
+    /// Lead a port of this host to one of the guest's: 8080:80, only for this host; 0.0.0.0:8080:80 for others, too;
+    /// 5353:53/udp. May be given several times.
+    #[arg(short, long = "publish", value_name = "[ADDR:]HOST:GUEST[/udp]")]
+    pub ports: Vec<Forward>,
+
+    /// Mount a directory of this host in the guest: ./data:/data, or ./data:/data:ro. May be given several times.
+    #[arg(short, long = "volume", value_name = "HOST:GUEST[:ro]")]
+    pub volumes: Vec<Share>,
+
+    /// Have cloud-init set the guest up: a user-data file, such as one that begins with #cloud-config.
+    #[arg(long, value_name = "FILE")]
+    pub cloud_init: Option<PathBuf>,
+
+    /// Public keys that may log in by SSH [default: those in ~/.ssh].
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key: Option<PathBuf>,
 
     /// Boot this kernel instead of an image: a bzImage, or an ELF vmlinux with a PVH note.
     #[arg(long, value_name = "FILE")]
@@ -92,9 +213,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = cpus)]
     pub cpus: u32,
 
-    /// Memory: a number with K, M or G (powers of 1024), or of bytes.
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size::memory)]
-    pub memory: Size,
+    /// Memory: a number with K, M or G (powers of 1024), or of bytes [default: 1G for an image with a system, else
+    /// 512M].
+    #[arg(short, long, value_name = "SIZE", value_parser = size::memory)]
+    pub memory: Option<Size>,
+
+    /// Bytes of the disk that an image's domain gets, as for --memory [default: as the image has].
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub disk_size: Option<Size>,
 
     /// The CPU the guest sees, as an x86-64 psABI level.
     #[arg(long, value_name = "MODEL", default_value = CpuModel::NAMES[0],
@@ -144,7 +270,7 @@ pub struct RunArgs {
     /// of `,ro`, `,uid=N`, `,gid=N` and `,name=NAME`. Unless root runs this, the user's files are root's in the guest,
     /// or those of `uid` and `gid`. May be given several times.
     #[arg(long = "fs", value_name = "DIR,tag=TAG,…")]
-    pub shares: Vec<FsSpec>,
+    pub file_systems: Vec<FsSpec>,
 
     /// A network interface: `tap=IF` for the host's interface IF, `switch=NAME` for other domains, or `none`, and
     /// behind it any of `,mac=52:54:00:00:00:01`, `,mtu=N`, `,queues=N`, `,bps=100M` and `,iops=1000`. May be given
@@ -295,6 +421,39 @@ pub enum Link {
 }
 
 #[derive(Args)]
+pub struct ExecArgs {
+    /// Give the program this command's standard input.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal.
+    #[arg(short, long)]
+    pub tty: bool,
+    /// A variable of its environment. May be given several times.
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// The user who runs it: NAME or UID, and perhaps a group [default: root].
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The directory in which it starts.
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub workdir: Option<String>,
+    /// Seconds to wait for a guest that is still booting.
+    #[arg(long, value_name = "SECONDS", default_value = "0")]
+    pub wait: u64,
+    /// The domain's name, or enough of its beginning.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The program and its arguments.
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub command: Vec<String>,
+}
+
+#[derive(Args)]
 pub struct StatsArgs {
     /// The domain's name, or enough of its beginning; may be left out if only one runs.
     #[arg(value_name = "NAME")]
@@ -325,13 +484,6 @@ pub fn check(args: &RunArgs) {
         Cli::command()
             .error(ErrorKind::MissingRequiredArgument, message)
             .exit();
-    }
-}
-
-fn image(name: &str) -> Result<String, String> {
-    match name {
-        "tiny" => Ok(name.into()),
-        _ => Err("there is no such image; there is: tiny. To boot a file: donjon run --kernel FILE".into()),
     }
 }
 
@@ -373,7 +525,8 @@ mod tests {
             let message = refused(&[&format!("--cpus={cpus}")]);
             assert!(message.contains("1 to 64 vCPUs"), "{message}");
         }
-        assert!(refused(&["debian"]).contains("there is: tiny"));
+        assert!(refused(&["-p", "80"]).contains("HOST:GUEST"));
+        assert!(refused(&["-v", "data"]).contains("HOST:GUEST"));
         assert!(refused(&["tiny", "--kernel", "k"]).contains("cannot be used with"));
         assert!(refused(&["--cpu-model", "486"]).contains("x86-64-v2"));
         assert!(refused(&["--engine", "tcg"]).contains("soft,interpreter"));

@@ -65,44 +65,44 @@ impl Answers for Domain {
     }
 }
 
-/// Answers for the domain until the server is dropped. A name that the user chose must be had; without one,
-/// `usual` or one like it will do, and a host without a place for sockets is none of the guest's concern.
-pub fn serve(
-    wanted: Option<&Name>,
-    usual: &str,
-    info: Info,
-    meter: &Arc<Meter>,
-    board: &Arc<Board>,
-) -> Result<Option<Server>> {
-    let start = |claim: Claim| -> Result<Server> {
-        let name = claim.name().to_string();
-        tracing::info!(name, "the domain's name");
-        let domain = Domain {
-            info: Info { name, ..info.clone() },
-            meter: meter.clone(),
-            board: board.clone(),
-        };
-        Ok(Server::start(claim, Arc::new(domain))?)
-    };
-    let served = match wanted {
-        Some(name) => return Ok(Some(start(run_directory()?.claim(name)?)?)),
-        None => claim_one_like(usual).and_then(start),
-    };
-    Ok(served
+/// Takes a name for the domain. One that the user chose must be had; without one, `usual` or one like it will do, and
+/// a host without a place for sockets is none of the guest's concern.
+pub fn claim(wanted: Option<&Name>, usual: &str) -> Result<Option<Claim>> {
+    if let Some(name) = wanted {
+        return Ok(Some(run_directory()?.claim(name)?));
+    }
+    let claimed = claim_one_like(usual);
+    Ok(claimed
         .inspect_err(|e| tracing::warn!("`donjon stats` cannot reach this domain: {e:#}"))
         .ok())
 }
 
-/// `tiny`, or the first of `tiny-2`, `tiny-3`… that is free.
+/// Answers for the domain until the server is dropped.
+pub fn serve(claim: Claim, info: Info, meter: &Arc<Meter>, board: &Arc<Board>) -> Result<Server> {
+    let name = claim.name().to_string();
+    tracing::info!(name, "the domain's name");
+    let domain = Domain {
+        info: Info { name, ..info },
+        meter: meter.clone(),
+        board: board.clone(),
+    };
+    Ok(Server::start(claim, Arc::new(domain))?)
+}
+
+/// `tiny`, `tiny-2`, `tiny-3`…
+pub fn numbered(usual: &str, number: u32) -> String {
+    match number {
+        1 => usual.to_owned(),
+        n => format!("{usual}-{n}"),
+    }
+}
+
+/// The first of them that is free.
 fn claim_one_like(usual: &str) -> Result<Claim> {
     let directory = run_directory()?;
     let mut number = 1;
     loop {
-        let name = match number {
-            1 => usual.parse()?,
-            n => format!("{usual}-{n}").parse()?,
-        };
-        match directory.claim(&name) {
+        match directory.claim(&numbered(usual, number).parse()?) {
             Err(RunError::Taken(_)) if number < 10_000 => number += 1,
             other => return Ok(other?),
         }

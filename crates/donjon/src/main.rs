@@ -2,16 +2,22 @@
 //! work is done by the crates below it.
 #![forbid(unsafe_code)]
 
+mod background;
 mod cli;
 mod control;
 mod device;
 mod devices;
 mod disk;
 mod doctor;
+mod exec;
 mod failure;
 mod figures;
+mod guest;
 mod host_memory;
 mod image;
+mod log;
+mod ps;
+mod record;
 mod run;
 mod size;
 mod stats;
@@ -19,6 +25,7 @@ mod stats;
 use clap::Parser;
 use cli::{Cli, Command};
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -26,7 +33,19 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Stats(args) => stats::stats(&args),
-        Command::Ps => stats::ps(),
+        Command::Ps { all, format } => ps::ps(all, format),
+        Command::Start { names } => background::start_again(&names),
+        Command::Stop { names, time, force } => background::stop(&names, Duration::from_secs(time), force),
+        Command::Rm { names, force } => background::remove(&names, force),
+        Command::Logs { name, follow } => background::logs(&name, follow),
+        Command::Exec(args) => exec::exec(&args),
+        Command::Cp {
+            from,
+            to,
+            follow_link,
+            archive,
+        } => exec::copy(&from, &to, follow_link, archive),
+        Command::Vmm { name } => run::vmm(&name),
         Command::Disk(command) => disk::disk(&command),
         Command::Image(command) => image::image(&command),
         Command::Device(command) => device::device(&command),

@@ -1,45 +1,180 @@
-//! `donjon run`.
+//! `donjon run`, and the process that runs a domain.
 
-use crate::cli::{self, ConsoleChoice, RunArgs, exit};
+use crate::cli::{self, RunArgs, exit};
 use crate::devices::Board;
 use crate::failure::Failure;
-use crate::{control, figures, host_memory};
+use crate::log::Log;
+use crate::{background, control, figures, guest, host_memory, record};
 use anyhow::{Context, anyhow};
-use donjon_control::Info;
-use donjon_host::engines::{self, Selected, Wanted};
+use donjon_agent_client::ExitWatch;
+use donjon_agent_client::protocol::exit::Report as ExitReport;
+use donjon_block::Format;
+use donjon_control::{Claim, Info, Name};
+use donjon_host::domains::{Boot, Domain, DomainError, DomainRecord, Domains};
+use donjon_host::engines::{self, EngineChoice, Selected, Wanted};
 use donjon_host::perf_map::PerfMap;
-use donjon_host::{images, progress};
+use donjon_host::store::Store;
 use donjon_machine::MachineSpec;
-use donjon_machine::boot::{BootError, BootSource, Image, Role};
+use donjon_machine::boot::BootError;
+use donjon_net::{Connection, NetSpec};
+use donjon_vmm::devices::{DiskSpec, Share, VsockSpec};
 use donjon_vmm::{ConsoleConfig, DomainSpec, Meter, Outcome, Report, StartError, VcpuStats};
 use donjon_x86::cpuid::CpuModel;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Runs a domain to its end; the command's exit code.
+/// A domain that is to run, and how this process does it.
+struct Plan<'a> {
+    record: &'a DomainRecord,
+    /// Where it is kept, if it outlives its process.
+    domain: Option<&'a Domain>,
+    /// Its name, claimed; there may be no place for names.
+    claim: Option<Claim>,
+    console: ConsoleConfig,
+    /// Whether the console is whatever started this process.
+    terminal: bool,
+    stats: bool,
+    trace: bool,
+}
+
+/// Runs a domain to its end, or starts it in the background; the command's exit code.
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     cli::check(args);
-    check_memory(args.memory)?;
-    let model =
-        CpuModel::named(&args.cpu_model).with_context(|| format!("no CPU model {}", args.cpu_model))?;
+    let record = record::of(args)?;
+    check_memory(record.memory)?;
+    // A domain with a disk of its own outlives its process.
+    if record.image_id.is_some() || args.detach {
+        let domain = create(args, &record)?;
+        if args.detach {
+            return background::start(&domain).inspect_err(|_| discard(&domain));
+        }
+        let claim = domain
+            .name
+            .parse()
+            .map_err(Failure::from)
+            .and_then(|n| Ok(claim(&n)?));
+        let claim = claim.inspect_err(|_| discard(&domain))?;
+        return foreground(args, &domain.record, Some(&domain), Some(claim));
+    }
+    let claim = control::claim(args.name.as_ref(), &usual_name(&record))?;
+    foreground(args, &record, None, claim)
+}
+
+/// Runs a domain of the store in this process, which is its own: `donjon vmm`.
+pub fn vmm(name: &Name) -> Result<u8, Failure> {
+    // The terminal that it was started from is none of its business; there is none if it leads a session already.
+    let _ = rustix::process::setsid();
+    let domain = Domains::of(&Store::of_user()?).get(name.as_str())?;
+    let claim = claim(name)?;
+    let log = Log::open(&domain.log())?;
+    execute(Plan {
+        record: &domain.record,
+        domain: Some(&domain),
+        claim: Some(claim),
+        console: ConsoleConfig {
+            input: None,
+            output: Box::new(log),
+        },
+        terminal: false,
+        stats: false,
+        trace: false,
+    })
+}
+
+fn foreground(
+    args: &RunArgs,
+    record: &DomainRecord,
+    domain: Option<&Domain>,
+    claim: Option<Claim>,
+) -> Result<u8, Failure> {
+    execute(Plan {
+        record,
+        domain,
+        claim,
+        console: ConsoleConfig::stdio().context("cannot use standard input and output")?,
+        terminal: true,
+        stats: args.stats,
+        trace: args.trace,
+    })
+}
+
+fn claim(name: &Name) -> Result<Claim, donjon_control::RunError> {
+    control::run_directory()?.claim(name)
+}
+
+/// Makes the domain with a name that is free.
+fn create(args: &RunArgs, record: &DomainRecord) -> Result<Domain, Failure> {
+    let domains = Domains::of(&Store::of_user()?);
+    if let Some(name) = &args.name {
+        return Ok(domains.create(name.as_str(), record, args.disk_size)?);
+    }
+    let usual = usual_name(record);
+    let running = control::run_directory()?.running()?;
+    for number in 1..10_000 {
+        let name = control::numbered(&usual, number);
+        if running.iter().any(|n| n.as_str() == name) {
+            continue;
+        }
+        match domains.create(&name, record, args.disk_size) {
+            Err(DomainError::Taken(_)) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(anyhow!("there are ten thousand domains called {usual}; give this one a --name").into())
+}
+
+/// What could not be started is not kept.
+fn discard(domain: &Domain) {
+    if let Ok(store) = Store::of_user() {
+        let _ = Domains::of(&store).remove(&domain.name);
+    }
+}
+
+/// Runs it to its end.
+fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
+    let Plan { record, domain, .. } = plan;
+    let done = execute_to_the_end(plan);
+    if let Some(domain) = domain.filter(|_| record.remove) {
+        Domains::of(&Store::of_user()?).remove(&domain.name)?;
+    }
+    done
+}
+
+fn execute_to_the_end(plan: Plan<'_>) -> Result<u8, Failure> {
+    let Plan {
+        record,
+        domain,
+        claim,
+        console,
+        terminal,
+        stats,
+        trace,
+    } = plan;
+    let model = CpuModel::named(&record.cpu_model);
+    let model = model.with_context(|| format!("no CPU model is called {}", record.cpu_model))?;
     let machine = MachineSpec {
-        cpus: args.cpus,
-        memory: args.memory,
+        cpus: record.cpus,
+        memory: record.memory,
         model: Arc::new(model),
     };
+    let name = claim.as_ref().map_or_else(String::new, |c| c.name().to_string());
+    let disk = domain.and_then(Domain::disk);
     // The files first: they fail faster than anything else.
-    let boot = boot_source(args)?;
-    let board = Arc::new(board(args)?);
-    let virtio_console = match args.console {
-        ConsoleChoice::Serial => None,
-        ConsoleChoice::Virtio => Some(board.add_console()?),
-    };
-    let trace = args.trace.then(PerfMap::of_this_process).transpose()?;
+    let boot = guest::boot_source(&name, record, disk.as_deref(), terminal)?;
+    let board = Arc::new(board(record, domain, claim.as_ref())?);
+    let exit = exit_watch(record, claim.as_ref())?;
+    let virtio_console = record.virtio_console.then(|| board.add_console()).transpose()?;
+    let trace = trace.then(PerfMap::of_this_process).transpose()?;
     let trace = trace.map(Arc::new);
+    let engine: EngineChoice = record
+        .engine
+        .parse()
+        .map_err(|_| guest::unknown("engine", &record.engine))?;
     let selected = engines::select(&Wanted {
-        engine: args.engine,
-        arena: usize::try_from(args.translation_arena).ok(),
-        count: args.count_instructions,
+        engine,
+        arena: usize::try_from(record.translation_arena).ok(),
+        count: record.count_instructions,
         trace: trace.clone().map(|t| t as _),
     })?;
     tracing::info!(
@@ -50,23 +185,18 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let spec = DomainSpec {
         machine,
         boot,
-        no_reboot: args.no_reboot,
+        no_reboot: record.no_reboot,
         devices: board.devices.clone(),
         console: virtio_console,
     };
-    let console = ConsoleConfig::stdio().context("cannot use standard input and output")?;
-    let meter = Arc::new(Meter::new(args.cpus));
-    let server = control::serve(
-        args.name.as_ref(),
-        &usual_name(args),
-        info(args, &selected),
-        &meter,
-        &board,
-    )?;
+    let meter = Arc::new(Meter::new(record.cpus));
+    let server = claim.map(|claim| control::serve(claim, info(record, &selected), &meter, &board));
+    let server = server.transpose()?;
     let report = donjon_vmm::run(&spec, &*selected.engine, console, &meter).map_err(start_failure)?;
-    // A domain that has ended has no name.
+    // The guest may still be heard, but nobody asks for the domain any more.
+    let exit = exit.map(|watch| watch.wait(Duration::ZERO));
     drop(server);
-    if args.stats {
+    if stats {
         print_stats(&report);
     }
     if let Some(trace) = trace {
@@ -76,48 +206,140 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             trace.path().display()
         );
     }
-    conclude(report.outcome)
-}
-
-/// What a domain is called if the user says nothing.
-fn usual_name(args: &RunArgs) -> String {
-    match (&args.kernel, &args.image) {
-        (Some(_), _) => format!("domain-{}", std::process::id()),
-        (None, Some(image)) => image.clone(),
-        (None, None) => "tiny".into(),
+    match (report.outcome, exit) {
+        (Outcome::PoweredOff, Some(Ok(Some(ExitReport::Exited(exit))))) => Ok(exit.code()),
+        (Outcome::PoweredOff, Some(Ok(Some(ExitReport::Failed(why))))) => {
+            Err(Failure::from(anyhow!("the image's program did not start: {why}"))
+                .with_code(exit::NO_PROGRAM))
+        }
+        (outcome, _) => conclude(outcome),
     }
 }
 
-fn info(args: &RunArgs, selected: &Selected) -> Info {
+/// What a domain is called if the user says nothing.
+fn usual_name(record: &DomainRecord) -> String {
+    if let Boot::Kernel { .. } = record.boot {
+        return format!("domain-{}", std::process::id());
+    }
+    // `docker://host:5000/some/web:1.2` is a `web`.
+    let name = record.image.split('@').next().unwrap_or_default();
+    let name = name.strip_prefix("docker://").unwrap_or(name);
+    let name = name
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .split(':')
+        .next()
+        .unwrap_or_default();
+    let short: String = name.chars().take(Name::MAX - 6).collect();
+    match short.parse::<Name>() {
+        Ok(name) => name.to_string(),
+        Err(_) => "domain".into(),
+    }
+}
+
+fn info(record: &DomainRecord, selected: &Selected) -> Info {
+    let nets = record.nets.iter().filter_map(|n| n.parse::<NetSpec>().ok());
+    let ports = nets.flat_map(|net| match net.connection {
+        Connection::User(user) => user.forward,
+        _ => vec![],
+    });
     Info {
         pid: std::process::id(),
         engine: selected.engine.name().into(),
-        cpus: args.cpus,
-        memory: args.memory,
+        cpus: record.cpus,
+        memory: record.memory,
+        image: record.image.clone(),
+        ports: ports.map(|p| p.to_string()).collect(),
         ..Info::default()
     }
 }
 
-/// The devices that the command line asks for.
-fn board(args: &RunArgs) -> Result<Board, Failure> {
+/// The domain's devices.
+fn board(record: &DomainRecord, domain: Option<&Domain>, claim: Option<&Claim>) -> Result<Board, Failure> {
     let switches = control::run_directory().ok().map(|d| d.switches());
-    let board = Board::new(args.cpus, args.memory, switches)?;
-    for disk in &args.disks {
-        board.add_disk(disk)?;
+    let board = Board::new(record.cpus, record.memory, switches)?;
+    // The image's disk comes first: guests look for their system there.
+    if let Some(path) = domain.and_then(Domain::disk) {
+        let spec = DiskSpec {
+            path,
+            format: Some(Format::Qcow2),
+            name: Some("root".into()),
+            ..DiskSpec::default()
+        };
+        board.add_disk(&spec)?;
     }
-    for pmem in &args.pmems {
-        board.add_pmem(pmem)?;
+    if let (Some(user_data), Some(domain)) = (&record.cloud_init, domain) {
+        board.add_disk(&seed(user_data, domain)?)?;
     }
-    for fs in &args.shares {
-        board.add_fs(fs)?;
+    for disk in &record.disks {
+        board.add_disk(&disk.parse()?)?;
     }
-    for net in &args.nets {
-        board.add_net(net)?;
+    for pmem in &record.pmems {
+        board.add_pmem(&pmem.parse()?)?;
     }
-    if let Some(vsock) = &args.vsock {
-        board.add_vsock(vsock)?;
+    for share in &record.shares {
+        board.add_fs(&share.parse::<Share>()?.device())?;
+    }
+    for share in &record.file_systems {
+        board.add_fs(&share.parse()?)?;
+    }
+    for net in &record.nets {
+        board.add_net(&net.parse()?)?;
+    }
+    match (&record.vsock, claim) {
+        (Some(vsock), claim) => {
+            let spec: VsockSpec = vsock.parse()?;
+            board.add_vsock(&spec)?;
+            if let (Some(claim), Ok(path)) = (claim, std::path::absolute(&spec.path)) {
+                // So that the agent is found there.
+                let _ = std::os::unix::fs::symlink(path, claim.vsock());
+            }
+        }
+        (None, Some(claim)) if has_agent(record) => {
+            let spec = VsockSpec {
+                path: claim.vsock(),
+                cid: AGENT_CID,
+            };
+            board.add_vsock(&spec)?;
+        }
+        _ => {}
     }
     Ok(board)
+}
+
+/// The address of a guest that has not been given one: none of the others can see it.
+const AGENT_CID: u64 = 3;
+
+fn has_agent(record: &DomainRecord) -> bool {
+    matches!(record.boot, Boot::Disk | Boot::Container(_))
+}
+
+/// Hears how a container's program ends.
+fn exit_watch(record: &DomainRecord, claim: Option<&Claim>) -> Result<Option<ExitWatch>, Failure> {
+    let (Boot::Container(_), Some(claim)) = (&record.boot, claim) else {
+        return Ok(None);
+    };
+    let vsock = match &record.vsock {
+        Some(vsock) => vsock.parse::<VsockSpec>()?.path,
+        None => claim.vsock(),
+    };
+    Ok(Some(
+        ExitWatch::new(&vsock).context("cannot listen for the program's end")?,
+    ))
+}
+
+/// A disk with the user's data for cloud-init.
+fn seed(user_data: &Path, domain: &Domain) -> Result<DiskSpec, Failure> {
+    let path = domain.file("seed.img");
+    donjon_host::seed::write(&path, user_data, &domain.name)?;
+    Ok(DiskSpec {
+        path,
+        format: Some(Format::Raw),
+        read_only: true,
+        name: Some("seed".into()),
+        ..DiskSpec::default()
+    })
 }
 
 fn check_memory(wanted: u64) -> Result<(), Failure> {
@@ -137,52 +359,7 @@ fn check_memory(wanted: u64) -> Result<(), Failure> {
     }
 }
 
-fn boot_source(args: &RunArgs) -> Result<BootSource, Failure> {
-    let open = |role, path: &Path| Image::open(role, path).map_err(boot_failure);
-    let (kernel, initrd) = match &args.kernel {
-        Some(kernel) => {
-            let initrd = args
-                .initrd
-                .as_deref()
-                .map(|path| open(Role::Initrd, path))
-                .transpose()?;
-            (open(Role::Kernel, kernel)?, initrd)
-        }
-        None => {
-            let image = images::tiny(&progress::Console::new())?;
-            tracing::info!(version = image.version, "image");
-            (
-                open(Role::Kernel, &image.kernel)?,
-                Some(open(Role::Initrd, &image.initrd)?),
-            )
-        }
-    };
-    let command_line = args.append.clone().unwrap_or_else(|| default_command_line(args));
-    Ok(BootSource {
-        kernel,
-        initrd,
-        command_line,
-    })
-}
-
-/// What a kernel is told if the user says nothing. A panic shows its message and stops, as on hardware; with
-/// --no-reboot it resets at once, so that scripts do not hang.
-fn default_command_line(args: &RunArgs) -> String {
-    let mut line = String::from("console=ttyS0");
-    if args.console == ConsoleChoice::Virtio {
-        line += " console=hvc0";
-    }
-    if args.kernel.is_none() {
-        // The kernel's tests of its own ciphers are for kernel developers, and half of the boot.
-        line += " quiet cryptomgr.notests";
-    }
-    if args.no_reboot {
-        line += " panic=-1";
-    }
-    line
-}
-
-fn boot_failure(error: BootError) -> Failure {
+pub fn boot_failure(error: BootError) -> Failure {
     let hint = error.fix();
     Failure::with_hint(error, hint)
 }

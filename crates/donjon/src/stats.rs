@@ -1,10 +1,10 @@
-//! `donjon stats` and `donjon ps`.
+//! `donjon stats`.
 
 use crate::cli::{Format, StatsArgs, exit};
 use crate::control::run_directory;
 use crate::failure::Failure;
 use crate::figures;
-use donjon_control::{AskError, Command, Info, Stats, ask};
+use donjon_control::{AskError, Command, Stats, ask};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
@@ -50,40 +50,8 @@ fn table(stats: &Stats) -> String {
     )
 }
 
-/// Prints which domains run.
-pub fn ps() -> Result<u8, Failure> {
-    let directory = run_directory()?;
-    let names = directory.running()?;
-    let width = names
-        .iter()
-        .map(|n| n.as_str().len())
-        .chain([4])
-        .max()
-        .unwrap_or(4);
-    let mut text = format!(
-        "{:<width$}  {:>8}  vCPUs  memory      up s  engine\n",
-        "name", "process"
-    );
-    for name in names {
-        // It may have ended since.
-        let Ok(info) = ask::<Info>(&directory.socket(&name), &Command::Info) else {
-            continue;
-        };
-        text += &format!(
-            "{name:<width$}  {:>8}  {:>5}  {:>5}M  {:>8.1}  {}\n",
-            info.pid,
-            info.cpus,
-            info.memory >> 20,
-            info.uptime_seconds,
-            info.engine
-        );
-    }
-    print(&text)?;
-    Ok(exit::SUCCESS)
-}
-
 /// Prints on standard output; `false` if nobody reads it any more.
-fn print(text: &str) -> io::Result<bool> {
+pub fn print(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),

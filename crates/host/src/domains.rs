@@ -69,6 +69,9 @@ pub struct DomainRecord {
     /// Its persistent memory.
     #[serde(default)]
     pub pmems: Vec<String>,
+    /// Shared directories that the guest mounts itself.
+    #[serde(default)]
+    pub file_systems: Vec<String>,
     /// Its network interfaces.
     #[serde(default)]
     pub nets: Vec<String>,
@@ -276,6 +279,7 @@ mod tests {
             virtio_console: false,
             disks: vec![],
             pmems: vec![],
+            file_systems: vec![],
             nets: vec![],
             vsock: None,
             shares: vec![],

@@ -11,4 +11,5 @@ pub mod initramfs;
 pub mod perf_map;
 pub mod progress;
 pub mod record;
+pub mod seed;
 pub mod store;

@@ -40,4 +40,4 @@ pub use spec::{ConnectError, Connection, NetSpec, SpecError};
 pub use switch::{MAX_PORTS, Switch, SwitchError};
 pub use tap::{MAX_QUEUES, Tap, TapError};
 pub use unplugged::Unplugged;
-pub use user::{Forward, User, UserError, UserNet};
+pub use user::{Addresses, Forward, ForwardError, User, UserError, UserNet};

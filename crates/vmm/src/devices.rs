@@ -14,7 +14,7 @@ mod vsock;
 pub use balloon::BalloonDevice;
 pub use console::ConsoleDevice;
 pub use disk::{Bus as DiskBus, DiskDevice, DiskError, DiskSpec, DiskSpecError};
-pub use fs::{FsDevice, FsSpec, FsSpecError};
+pub use fs::{FsDevice, FsSpec, FsSpecError, Share, ShareSpecError};
 pub use net::{NetDevice, NetError};
 pub use pmem::{PmemDevice, PmemError, PmemSpec, PmemSpecError};
 pub use rng::RngDevice;
