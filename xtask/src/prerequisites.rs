@@ -10,14 +10,19 @@ type Program = (&'static str, &'static str);
 const GCC: Program = ("gcc", "gcc");
 
 /// Fuzz targets (libFuzzer is C++) and the guest's test program are built, the built-in image is downloaded,
-/// terminals and other users are played, disk images are compared with QEMU's.
-const PROGRAMS: [Program; 6] = [
+/// terminals and other users are played, disk images are compared with QEMU's, file systems are checked by e2fsck,
+/// images are pulled from a registry, full disks are played in a namespace.
+const PROGRAMS: [Program; 10] = [
     GCC,
     ("g++", "g++"),
     ("apt-get", "apt"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
     QEMU_IMG,
+    ("docker-registry", "docker-registry"),
+    ("/sbin/e2fsck", "e2fsprogs"),
+    UNSHARE,
+    IP,
 ];
 /// The C library's archive, for static guest programs.
 const LIBC: (&str, &str) = ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev");

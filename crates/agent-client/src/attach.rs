@@ -67,7 +67,7 @@ impl Session {
             None => None,
         };
         let result = loop {
-            match self.next() {
+            match self.next_event() {
                 Ok(Event::Stdout(data)) => {
                     if let Err(e) = output.write_all(data) {
                         break Err(ClientError::Local("standard output", e));

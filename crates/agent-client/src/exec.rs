@@ -87,7 +87,7 @@ impl Session {
     }
 
     /// Waits for what it does next.
-    pub fn next(&mut self) -> Result<Event<'_>, ClientError> {
+    pub fn next_event(&mut self) -> Result<Event<'_>, ClientError> {
         loop {
             // Credit is no event. What is borrowed from the reader cannot leave a loop, so it is looked at twice.
             let reply = match self.reader.next::<Reply<'_>>() {
@@ -118,7 +118,7 @@ impl Session {
     pub fn output(mut self, most: usize) -> Result<(Exit, Vec<u8>, Vec<u8>), ClientError> {
         let (mut out, mut err) = (vec![], vec![]);
         loop {
-            let (into, data) = match self.next()? {
+            let (into, data) = match self.next_event()? {
                 Event::Stdout(data) => (&mut out, data),
                 Event::Stderr(data) => (&mut err, data),
                 Event::Exited(exit) => return Ok((exit, out, err)),

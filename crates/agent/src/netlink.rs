@@ -36,6 +36,8 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 
+/// Bytes of an interface's name: IFNAMSIZ without the zero.
+const LONGEST_NAME: usize = 15;
 /// Bytes of a message's header: length, type, flags, sequence number, port.
 const HEADER: usize = 16;
 
@@ -81,6 +83,9 @@ impl Netlink {
 
     /// Sets an interface up.
     pub fn set_up(&mut self, name: &str, mtu: Option<u32>) -> io::Result<()> {
+        if name.len() > LONGEST_NAME {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name is too long"));
+        }
         // struct ifinfomsg: family, type, index, flags, which flags to change.
         let mut body = vec![0; 8];
         body.extend(IFF_UP.to_ne_bytes());
@@ -197,4 +202,127 @@ fn acknowledged(mut messages: &[u8], sequence: u32) -> Option<io::Result<()>> {
         messages = messages.get(length.next_multiple_of(4)..)?;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use std::process::Command;
+
+    fn ip(args: &[&str]) -> String {
+        let output = Command::new("ip").args(args).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn network(address: &str, prefix: u8) -> Network {
+        Network {
+            address: address.parse().unwrap(),
+            prefix,
+        }
+    }
+
+    fn config() -> InterfaceConfig {
+        InterfaceConfig {
+            name: "eth0".into(),
+            addresses: vec![network("10.1.2.3", 24), network("fd00:1::2", 64)],
+            routes: vec![
+                Route {
+                    to: None,
+                    via: Some([10, 1, 2, 1].into()),
+                },
+                Route {
+                    to: None,
+                    via: Some("fd00:1::1".parse().unwrap()),
+                },
+                Route {
+                    to: Some(network("10.9.0.0", 16)),
+                    via: Some([10, 1, 2, 9].into()),
+                },
+                Route {
+                    to: Some(network("10.8.0.0", 16)),
+                    via: None,
+                },
+            ],
+            mtu: Some(1400),
+        }
+    }
+
+    /// In a network of this thread's own, which iproute2 then looks at.
+    #[test]
+    fn interfaces_get_what_they_are_to_have() {
+        let flags = if rustix::process::geteuid().is_root() {
+            CloneFlags::CLONE_NEWNET
+        } else {
+            CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET
+        };
+        std::thread::spawn(move || {
+            unshare(flags).unwrap();
+            ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "peer"]);
+            ip(&["link", "set", "peer", "up"]);
+            let mut netlink = Netlink::new().unwrap();
+            netlink.set_up("lo", None).unwrap();
+            // Once more changes nothing.
+            netlink.configure(&config()).unwrap();
+            netlink.configure(&config()).unwrap();
+            assert!(ip(&["addr", "show", "lo"]).contains("127.0.0.1/8"));
+            let eth0 = ip(&["addr", "show", "eth0"]);
+            for part in ["mtu 1400", ",UP", "inet 10.1.2.3/24", "inet6 fd00:1::2/64"] {
+                assert!(eth0.contains(part), "{part}: {eth0}");
+            }
+            let routes = ip(&["route"]) + &ip(&["-6", "route"]);
+            for part in [
+                "default via 10.1.2.1 dev eth0",
+                "10.9.0.0/16 via 10.1.2.9 dev eth0",
+                "10.8.0.0/16 dev eth0",
+                "10.1.2.0/24 dev eth0",
+                "default via fd00:1::1 dev eth0",
+            ] {
+                assert!(routes.contains(part), "{part}: {routes}");
+            }
+            let error = |change: fn(&mut InterfaceConfig)| {
+                let mut config = config();
+                change(&mut config);
+                Netlink::new().unwrap().configure(&config).unwrap_err()
+            };
+            assert!(error(|c| c.name = "eth7".into()).contains("eth7"));
+            assert!(error(|c| c.name = "x".repeat(1000)).contains("xxx"));
+            assert!(error(|c| c.addresses[0].prefix = 33).contains("10.1.2.3/33"));
+            assert!(error(|c| c.routes[0].via = None).contains("needs"));
+            assert!(error(|c| c.routes[2].via = Some("::1".parse().unwrap())).contains("different families"));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn acknowledgements() {
+        let ack = |length: u32, kind: u16, sequence: u32, error: i32| {
+            let mut m = length.to_ne_bytes().to_vec();
+            m.extend(kind.to_ne_bytes());
+            m.extend([0; 2]);
+            m.extend(sequence.to_ne_bytes());
+            m.extend([0; 4]);
+            m.extend(error.to_ne_bytes());
+            m
+        };
+        assert!(matches!(acknowledged(&ack(20, 2, 7, 0), 7), Some(Ok(()))));
+        let denied = [ack(20, 2, 6, 0), ack(20, 2, 7, -1)].concat();
+        assert!(matches!(acknowledged(&denied, 7), Some(Err(e)) if e.raw_os_error() == Some(1)));
+        for none in [
+            ack(20, 2, 8, 0),
+            ack(20, 3, 7, 0),
+            ack(21, 2, 7, 0),
+            ack(0, 2, 6, 0),
+            vec![],
+            vec![1; 3],
+        ] {
+            assert!(acknowledged(&none, 7).is_none(), "{none:?}");
+        }
+    }
 }

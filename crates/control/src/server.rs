@@ -43,7 +43,7 @@ pub struct Server {
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     // Given back when nobody answers any more.
-    _claim: Claim,
+    claim: Option<Claim>,
 }
 
 impl Server {
@@ -57,13 +57,20 @@ impl Server {
             listener,
             ending,
             thread: Some(thread::Builder::new().name("control".into()).spawn(accept)?),
-            _claim: claim,
+            claim: Some(claim),
         })
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    /// Answers no longer. The name stays taken until what is returned is dropped, so that who sees it free finds
+    /// nothing of the domain in use.
+    pub fn end(mut self) -> Option<Claim> {
+        self.stop();
+        self.claim.take()
+    }
+
+    fn stop(&mut self) {
         self.ending.store(true, SeqCst);
         // Ends the wait for a connection.
         if shutdown(&*self.listener, Shutdown::Both).is_ok()
@@ -71,6 +78,12 @@ impl Drop for Server {
         {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

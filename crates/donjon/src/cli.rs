@@ -272,10 +272,13 @@ pub struct RunArgs {
     #[arg(long = "fs", value_name = "DIR,tag=TAG,…")]
     pub file_systems: Vec<FsSpec>,
 
-    /// A network interface: `tap=IF` for the host's interface IF, `switch=NAME` for other domains, or `none`, and
-    /// behind it any of `,mac=52:54:00:00:00:01`, `,mtu=N`, `,queues=N`, `,bps=100M` and `,iops=1000`. May be given
-    /// several times.
-    #[arg(long = "net", value_name = "tap=IF|switch=NAME|none,…")]
+    /// A network interface: `user` for what the host's programs reach, `tap=IF` for the host's interface IF,
+    /// `switch=NAME` for other domains, or `none`, and behind it any of `,mac=52:54:00:00:00:01`, `,mtu=N`,
+    /// `,queues=N`, `,bps=100M` and `,iops=1000`; behind `user` also `,forward=[ADDRESS:]HOST:GUEST[/udp]` for a port
+    /// of the host that leads to the guest, any number of times, `,net=10.0.2.0/24`, `,net6=fd00::/64`, and
+    /// `,host-loopback` to have the gateway's address 10.0.2.2 lead to the host's 127.0.0.1. May be given several
+    /// times.
+    #[arg(long = "net", value_name = "user|tap=IF|switch=NAME|none,…")]
     pub nets: Vec<NetSpec>,
 
     /// What this terminal is connected to: the serial port (`ttyS0`), or a virtio console (`hvc0`), which is faster
@@ -400,7 +403,7 @@ pub struct DeviceAddArgs {
     pub disk: Option<DiskSpec>,
 
     /// A network interface, as for `donjon run`.
-    #[arg(long, value_name = "tap=IF|switch=NAME|none,…", group = "device")]
+    #[arg(long, value_name = "user|tap=IF|switch=NAME|none,…", group = "device")]
     pub net: Option<NetSpec>,
 
     /// A directory of this host, as for `donjon run`.

@@ -3,12 +3,12 @@
 use crate::failure::Failure;
 use donjon_control::{DeviceChange, DeviceInfo, DeviceKind, REMOVAL, Refusal};
 use donjon_limit::Limit;
-use donjon_net::{Name as PortName, NetSpec};
+use donjon_net::{Connection, Name as PortName, NetSpec};
 use donjon_vmm::devices::{
     Attachment, BalloonDevice, ConsoleDevice, Devices, DiskDevice, DiskSpec, FsDevice, FsSpec, Listed,
     NetDevice, PmemDevice, PmemSpec, RngDevice, VsockDevice, VsockSpec,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -55,8 +55,13 @@ impl Board {
     pub fn add_net(&self, spec: &NetSpec) -> anyhow::Result<String> {
         let number = self.ports.fetch_add(1, Relaxed);
         let port: PortName = format!("{}-{number}", std::process::id()).parse()?;
-        let nowhere = || anyhow::anyhow!("there is no place for switches: set XDG_RUNTIME_DIR or HOME");
-        let switches = self.switches.as_ref().ok_or_else(nowhere)?;
+        let switches = match (&self.switches, &spec.connection) {
+            (Some(switches), _) => switches,
+            (None, Connection::Switch(_)) => {
+                anyhow::bail!("there is no place for switches: set XDG_RUNTIME_DIR or HOME")
+            }
+            (None, _) => Path::new(""),
+        };
         let net = NetDevice::connect(spec, self.devices.free_name("net"), switches, &port)?;
         self.add(net)
     }

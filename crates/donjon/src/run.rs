@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use donjon_agent_client::ExitWatch;
 use donjon_agent_client::protocol::exit::Report as ExitReport;
 use donjon_block::Format;
-use donjon_control::{Claim, Info, Name};
+use donjon_control::{Claim, Info, Name, Server};
 use donjon_host::domains::{Boot, Domain, DomainError, DomainRecord, Domains};
 use donjon_host::engines::{self, EngineChoice, Selected, Wanted};
 use donjon_host::perf_map::PerfMap;
@@ -133,15 +133,6 @@ fn discard(domain: &Domain) {
 
 /// Runs it to its end.
 fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
-    let Plan { record, domain, .. } = plan;
-    let done = execute_to_the_end(plan);
-    if let Some(domain) = domain.filter(|_| record.remove) {
-        Domains::of(&Store::of_user()?).remove(&domain.name)?;
-    }
-    done
-}
-
-fn execute_to_the_end(plan: Plan<'_>) -> Result<u8, Failure> {
     let Plan {
         record,
         domain,
@@ -192,10 +183,16 @@ fn execute_to_the_end(plan: Plan<'_>) -> Result<u8, Failure> {
     let meter = Arc::new(Meter::new(record.cpus));
     let server = claim.map(|claim| control::serve(claim, info(record, &selected), &meter, &board));
     let server = server.transpose()?;
-    let report = donjon_vmm::run(&spec, &*selected.engine, console, &meter).map_err(start_failure)?;
-    // The guest may still be heard, but nobody asks for the domain any more.
+    let report = donjon_vmm::run(&spec, &*selected.engine, console, &meter).map_err(start_failure);
     let exit = exit.map(|watch| watch.wait(Duration::ZERO));
-    drop(server);
+    // Who sees that the name is free finds the disks closed.
+    let claim = server.map(Server::end);
+    board.devices.close();
+    if let Some(domain) = domain.filter(|_| record.remove) {
+        Domains::of(&Store::of_user()?).remove(&domain.name)?;
+    }
+    drop(claim);
+    let report = report?;
     if stats {
         print_stats(&report);
     }

@@ -2,19 +2,14 @@
 
 mod common;
 
+use common::namespace::{self, ip};
 use common::{FROM, Make, TO, next, plain, wait};
 use donjon_net::{Backend, HEADER, Header, Offloads, Segments, Tap, TapError};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const INSIDE: &str = "DONJON_TEST_IN_NAMESPACE";
-
-/// Runs the test named `name` again in a new network namespace, in which it is privileged. True if this already
-/// is that run.
+/// Whether this is a run with interfaces of its own, see [`namespace::inside`].
 fn inside(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
     let device = "/dev/net/tun";
     if let Err(e) = std::fs::File::options().read(true).write(true).open(device) {
         println!(
@@ -22,41 +17,7 @@ fn inside(name: &str) -> bool {
         );
         return false;
     }
-    // Root needs no user namespace, which may be forbidden.
-    let root = rustix::process::geteuid().is_root();
-    let unshare = || {
-        let mut command = Command::new("unshare");
-        command.arg(if root { "--net" } else { "--map-root-user" });
-        command.arg("--net");
-        command
-    };
-    let tried = unshare()
-        .arg("true")
-        .output()
-        .expect("unshare, of util-linux, starts");
-    if !tried.status.success() {
-        let why = String::from_utf8_lossy(&tried.stderr);
-        println!(
-            "SKIPPED: no network namespace can be made here ({}); run the test as root",
-            why.trim()
-        );
-        return false;
-    }
-    let output = unshare()
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let log = [output.stdout, output.stderr].concat();
-    let log = String::from_utf8_lossy(&log);
-    assert!(output.status.success() && log.contains("1 passed"), "{log}");
-    false
-}
-
-fn ip(command: &str) {
-    let status = Command::new("ip").args(command.split(' ')).status();
-    assert!(status.expect("ip, of iproute2, starts").success(), "ip {command}");
+    namespace::inside(name)
 }
 
 fn open(name: &str, queues: u16) -> Result<Tap, TapError> {

@@ -313,6 +313,12 @@ impl Devices {
         pressed.is_some()
     }
 
+    /// Lets go of all devices, and of the files and networks behind them, whoever else has this.
+    pub fn close(&self) {
+        let entries = std::mem::take(&mut self.lock().entries);
+        drop(entries);
+    }
+
     /// The machine runs no more.
     pub(crate) fn powered_off(&self) {
         self.lock().running = None;

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use tar::{Archive, Entry, EntryType, Header, PaxExtensions};
+use tar::{Archive, Entry, EntryType, Header};
 
 /// The longest name: PATH_MAX and a zero.
 const LONGEST_NAME: u64 = 4097;
@@ -81,20 +81,17 @@ fn name(entry: &mut Entry<'_, impl Read>) -> Result<Vec<u8>, CopyError> {
 impl Extended {
     fn pax(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), CopyError> {
         let content = bounded(entry, LONGEST_EXTENSION)?;
-        for record in PaxExtensions::new(&content) {
-            let record = record.map_err(CopyError::Stream)?;
-            let value = record.value_bytes();
-            match record.key_bytes() {
+        let mut rest = &content[..];
+        while !rest.is_empty() {
+            let damaged = || CopyError::Unsupported(PathBuf::new(), "with a damaged pax header");
+            let (key, value, behind) = record(rest).ok_or_else(damaged)?;
+            rest = behind;
+            match key {
                 b"path" => self.path = Some(value.into()),
                 b"linkpath" => self.link = Some(value.into()),
                 b"size" => {
-                    self.size = Some(
-                        record
-                            .value()
-                            .ok()
-                            .and_then(|v| v.parse().ok())
-                            .unwrap_or(u64::MAX),
-                    )
+                    let size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+                    self.size = Some(size.ok_or_else(damaged)?);
                 }
                 key if key.starts_with(b"GNU.sparse.") => {
                     return Err(CopyError::Unsupported(PathBuf::new(), "a sparse file of pax"));
@@ -129,5 +126,40 @@ impl Extended {
             path,
             content,
         })
+    }
+}
+
+/// Splits `LENGTH KEY=VALUE` and a newline off extended headers (pax(1) of POSIX). A value may have newlines in it.
+fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = records.iter().position(|b| *b == b' ')?;
+    let length: usize = std::str::from_utf8(&records[..space]).ok()?.parse().ok()?;
+    let (record, rest) = records.split_at_checked(length)?;
+    let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|b| *b == b'=')?;
+    Some((&record[..equals], &record[equals + 1..], rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::record;
+
+    #[test]
+    fn pax_records() {
+        let (key, value, rest) = record(b"12 path=a\nb\n6 a=b\n").unwrap();
+        assert_eq!((key, value, rest), (&b"path"[..], &b"a\nb"[..], &b"6 a=b\n"[..]));
+        for bad in [
+            "",
+            "6",
+            "6 ",
+            "x a=b\n",
+            "7 a=b\n",
+            "5 a=b\n",
+            "0 a=b\n",
+            "1 a=b\n",
+            "6 acb\n",
+            "99999999999999999999 a=b\n",
+        ] {
+            assert_eq!(record(bad.as_bytes()), None, "{bad:?}");
+        }
     }
 }

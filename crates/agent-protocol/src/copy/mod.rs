@@ -1,6 +1,6 @@
 //! Files and directories as tar streams, by the rules of `docker cp`.
 //!
-//! The sender calls [`send`], the receiver [`target`] and then [`receive`], which trusts nothing: it works beneath
+//! The sender calls [`send()`], the receiver [`target()`] and then [`receive()`], which trusts nothing: it works beneath
 //! one directory, and what would lead out of it (absolute names, `..`, symbolic links that came before) is an error.
 //! Regular files, directories, symbolic and hard links are copied; devices, sockets and FIFOs are left out and
 //! counted.

@@ -3,9 +3,9 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Writes a line to the kernel's log, which shows it on the console and keeps it.
+/// Writes a line to the kernel's log as an error, which shows it on the console even with `quiet`, and keeps it.
 pub fn say(what: &str) {
-    let line = format!("<4>donjon-agent: {}\n", what.replace('\n', " "));
+    let line = format!("<3>donjon-agent: {}\n", what.replace('\n', " "));
     let written = OpenOptions::new()
         .write(true)
         .open("/dev/kmsg")

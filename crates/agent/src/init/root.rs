@@ -25,6 +25,7 @@ pub fn insert(path: &str) -> Result<(), String> {
     let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| failed(&e))?;
     match rustix::system::finit_module(&file, c"", 0) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(Errno::NOENT) => Err(failed(&"it needs symbols of another module; name that before it")),
         Err(e) => Err(failed(&e)),
     }
 }

@@ -202,14 +202,16 @@ fn signal(program: &Program, number: u8) -> Result<(), Error> {
 
 /// Ends the program's session, politely at first.
 fn hang_up(program: &Program) {
-    signal_session(program.pid, Signal::HUP);
+    if signal_session(program.pid, Signal::HUP) == 0 {
+        // One that was started just now may not have a session of its own yet.
+        let _ = kill_process(program.pid, Signal::HUP);
+    }
     // A stopped one would not notice.
     signal_session(program.pid, Signal::CONT);
     let mut ended = [PollFd::from_borrowed_fd(program.pidfd.as_fd(), PollFlags::IN)];
     let _ = poll(&mut ended, Some(&GRACE));
     // The others have had as long as the first one took. New ones may be started while this looks.
     for _ in 0..100 {
-        // One that was started just now may not have a session of its own yet.
         let _ = kill_process(program.pid, Signal::KILL);
         if signal_session(program.pid, Signal::KILL) == 0 {
             break;

@@ -16,8 +16,6 @@ pub(super) const SOCKET: u16 = 0o140_000;
 
 /// The content is found by extents.
 pub(super) const EXTENTS: u32 = 0x8_0000;
-/// The directory is a hash tree.
-pub(super) const INDEX: u32 = 0x1000;
 
 /// Bytes of the inode's fields behind the first 128.
 pub(super) const EXTRA: u16 = 32;

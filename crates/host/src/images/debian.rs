@@ -70,6 +70,11 @@ const FILES: &[(&str, u32, &str)] = &[
         include_str!("../../debian/console-login.conf"),
     ),
     (
+        "etc/cloud/cloud.cfg.d/90_datasources.cfg",
+        0o644,
+        include_str!("../../debian/datasources.cfg"),
+    ),
+    (
         "etc/cloud/ds-identify.cfg",
         0o644,
         include_str!("../../debian/ds-identify.cfg"),

@@ -37,7 +37,7 @@ impl Fragments {
         self.packets.retain(|p| now.duration_since(p.since) < PATIENCE);
         let key = (ip.source, ip.destination, ip.protocol, fragment.id);
         let end = fragment.offset + data.len();
-        if data.is_empty() || end > LONGEST || (fragment.more && data.len() % 8 != 0) {
+        if data.is_empty() || end > LONGEST || (fragment.more && !data.len().is_multiple_of(8)) {
             return None;
         }
         let at = match self.packets.iter().position(|p| p.key == key) {

@@ -52,8 +52,11 @@ struct Client {
     ports: (u16, u16),
 }
 
+/// What listens, and for which port.
+pub type Sockets = Vec<(Forward, OwnedFd)>;
+
 /// Sockets for some ports, and the ports with the numbers they have got.
-pub fn open(forwards: &[Forward]) -> Result<(Vec<(Forward, OwnedFd)>, Vec<Forward>), UserError> {
+pub fn open(forwards: &[Forward]) -> Result<(Sockets, Vec<Forward>), UserError> {
     let (mut sockets, mut opened) = (vec![], vec![]);
     for forward in forwards {
         let mut forward = *forward;
@@ -94,7 +97,7 @@ fn socket(address: SocketAddr, udp: bool) -> Result<OwnedFd, Errno> {
 
 impl Listeners {
     /// On these sockets.
-    pub fn new(core: &mut Core, sockets: Vec<(Forward, OwnedFd)>) -> std::io::Result<Self> {
+    pub fn new(core: &mut Core, sockets: Sockets) -> std::io::Result<Self> {
         let mut listeners = HashMap::new();
         for (forward, socket) in sockets {
             let token = core.token(Kind::Listener);

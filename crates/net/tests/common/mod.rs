@@ -1,6 +1,8 @@
 //! Packets, made and looked at without the crate's own means.
 #![allow(dead_code)]
 
+pub mod namespace;
+
 use donjon_net::{Backend, HEADER, Header, Port, ROOM, Switch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::ErrorKind;

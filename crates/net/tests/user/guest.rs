@@ -94,7 +94,7 @@ impl Guest {
     }
 
     pub fn with_mtu(user: User, mtu: usize) -> Self {
-        Self::without_address(user, mtu).with_addresses()
+        Self::build(user, mtu, false, false).with_addresses()
     }
 
     fn with_addresses(mut self) -> Self {
@@ -111,10 +111,10 @@ impl Guest {
 
     /// With no more than what it has made of its card's address.
     pub fn without_address(user: User, mtu: usize) -> Self {
-        Self::build(user, mtu, false)
+        Self::build(user, mtu, false, true)
     }
 
-    fn build(user: User, mtu: usize, undone: bool) -> Self {
+    fn build(user: User, mtu: usize, undone: bool, slaac: bool) -> Self {
         let mut card = Card {
             port: user.queue(0).unwrap(),
             undone,
@@ -124,7 +124,7 @@ impl Guest {
         };
         let mut config = Config::new(EthernetAddress(MAC).into());
         config.random_seed = 77;
-        config.slaac = true;
+        config.slaac = slaac;
         let mut interface = Interface::new(config, &mut card, Time::ZERO);
         let link: Ipv6Addr = "fe80::ff:fe00:15".parse().unwrap();
         interface.update_ip_addrs(|all| all.push(IpCidr::new(link.into(), 64)).unwrap());
@@ -143,7 +143,7 @@ impl Guest {
     pub fn undone(net: &UserNet) -> Self {
         let user = User::start(net, None).unwrap();
         user.set_offloads(Offloads::ALL).unwrap();
-        Self::build(user, 1500, true).with_addresses()
+        Self::build(user, 1500, true, false).with_addresses()
     }
 
     pub fn now(&self) -> Time {

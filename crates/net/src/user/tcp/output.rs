@@ -169,8 +169,8 @@ fn data(conn: &mut Conn, core: &mut Core, into: &mut dyn Scatter, scratch: &mut 
         Err(_) => return Made::Broken(Fate::ResetBoth),
     };
     socket::open_window(core, conn);
-    // A guest without segmentation gets one segment at a time, which it may have no room for the whole of.
-    let say = conn.say(if n < len { ACK | PSH } else { ACK });
+    // The guest is to acknowledge it without delay: until then it fills the socket, and the other end may wait.
+    let say = conn.say(ACK | PSH);
     sent(conn, core, n as u32);
     if direct {
         into.store(0, &conn.ends.offloaded(say, n, mss));

@@ -141,7 +141,8 @@ impl Ends {
         packet.extend(self.to.port().to_be_bytes());
         packet.extend(say.seq.to_be_bytes());
         packet.extend(say.ack.to_be_bytes());
-        packet.extend([((LEN + n) / 4 << 4) as u8, say.flags]);
+        // In units of four bytes.
+        packet.extend([((LEN + n) * 4) as u8, say.flags]);
         packet.extend(say.window.to_be_bytes());
         let pseudo = checksum::fold(ip::pseudo(addresses.0, addresses.1, ip::TCP, total));
         packet.extend(pseudo.to_be_bytes());
