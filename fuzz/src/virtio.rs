@@ -6,12 +6,14 @@
 
 use donjon_devices::Migrate;
 use donjon_disk::Disk;
+use donjon_fs::{Limits, Share, ShareOptions};
 use donjon_memory::{MemoryFile, Ram};
 use donjon_net::{Backend, Pair as Cable, Port};
 use donjon_pci::Function;
 use donjon_virtio::balloon::Balloon;
 use donjon_virtio::blk::Blk;
 use donjon_virtio::console::Console;
+use donjon_virtio::fs::Fs;
 use donjon_virtio::net::{Net, Settings};
 use donjon_virtio::pci::VirtioPci;
 use donjon_virtio::pmem::Pmem;
@@ -50,6 +52,7 @@ enum Host {
     Vsock(Arc<Vsock>),
     Net(Arc<Net>, Arc<dyn Port>),
     Pmem,
+    Fs,
 }
 
 /// A driver's side of one queue.
@@ -95,6 +98,21 @@ fn disk() -> &'static Arc<Disk> {
         file.set_len(1 << 20).expect("a megabyte");
         let image = donjon_block::open(&path, &donjon_block::Options::default()).expect("an image");
         Disk::new(image, "fuzz", Default::default())
+    })
+}
+
+fn share() -> &'static Arc<Share> {
+    static SHARE: OnceLock<Arc<Share>> = OnceLock::new();
+    SHARE.get_or_init(|| {
+        let path = directory().join("shared");
+        std::fs::create_dir(&path).expect("a directory");
+        std::fs::write(path.join("a"), [0x55; 5000]).expect("a file");
+        // What it writes would be there for the next input.
+        let options = ShareOptions {
+            read_only: true,
+            owner: None,
+        };
+        Share::open(path, &options).expect("it is there")
     })
 }
 
@@ -178,7 +196,7 @@ impl Rig {
     fn new(device: u8, features: [u8; 2]) -> Self {
         let ram = ram().clone();
         ram.fill(0, 0u8, RAM_SIZE);
-        let (host, function) = match device % 7 {
+        let (host, function) = match device % 8 {
             0 => (Host::Rng, VirtioPci::new(Rng::new(), &ram)),
             1 => {
                 let blk = Blk::new(disk().clone(), 2);
@@ -207,10 +225,19 @@ impl Rig {
                 let port = far.queue(0).expect("a port");
                 (Host::Net(net.clone(), port), VirtioPci::new(net, &ram))
             }
-            _ => {
+            6 => {
                 let file = &files()[usize::from(features[0] & 1)].file;
                 let pmem = Pmem::new(file, &ram).expect("it is memory");
                 (Host::Pmem, VirtioPci::new(pmem, &ram))
+            }
+            _ => {
+                let limits = Limits {
+                    nodes: 100,
+                    descriptors: 10,
+                    handles: 10,
+                };
+                let fs = Fs::new(share(), &"fuzz".parse().expect("a tag"), &limits);
+                (Host::Fs, VirtioPci::new(fs, &ram))
             }
         };
         Self {
@@ -310,6 +337,25 @@ impl Rig {
         let header: Vec<u8> = match self.host {
             Host::Rng => vec![],
             Host::Pmem => word(s[2] & 1).into(),
+            // INIT, or an operation with a name or a handle and an offset.
+            Host::Fs => {
+                let (op, body) = match s[2] {
+                    26 => (26, [word(7), word(38), word(0), word(0)].concat()),
+                    op if s[7] & 1 == 0 => (op, b"a\0".to_vec()),
+                    op => (
+                        op,
+                        [word(s[7] >> 1), word(0), word(0), word(0), word(s[5])].concat(),
+                    ),
+                };
+                let header = [
+                    word(40 + body.len() as u8),
+                    word(op),
+                    word(1),
+                    word(0),
+                    word(s[3]),
+                ];
+                [header.concat(), vec![0; 20], body].concat()
+            }
             Host::Blk(_) => [word(s[2]), [0; 4], word(s[3]), word(s[4] & 1)].concat(),
             Host::Console(_) => [word(s[2]), [s[3], 0, s[4], 0]].concat(),
             Host::Balloon(_) => [word(s[2]), word(s[3]), word(s[4]), word(s[6])].concat(),
@@ -338,7 +384,7 @@ impl Rig {
     fn host(&mut self, s: &[u8; 8]) {
         let data = vec![s[3]; usize::from(s[4]) * 300];
         match &self.host {
-            Host::Rng | Host::Pmem => {}
+            Host::Rng | Host::Pmem | Host::Fs => {}
             Host::Blk(blk) => blk.resized(),
             Host::Console(console) => {
                 let port = &console.ports()[usize::from(s[1]) % 3];

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every target. The name is that of its file in fuzz/src.
-const TARGETS: [&str; 8] = [
-    "boot", "cpu", "net", "nvme", "qcow2", "user_net", "virtio", "vmdk",
+const TARGETS: [&str; 9] = [
+    "boot", "cpu", "fs", "net", "nvme", "qcow2", "user_net", "virtio", "vmdk",
 ];
 
 /// What `cargo fuzz` passes too, less the sanitizer.
@@ -159,6 +159,11 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 })
             })
             .collect(),
+        // Options, then operation, node, length and arguments of each request: see fuzz/src/fs.rs.
+        "fs" => fs_sessions()
+            .into_iter()
+            .flat_map(|(name, requests)| [0u8, 1, 2].map(|options| (format!("{name}-{options}"), [&[options], &requests[..]].concat())))
+            .collect(),
         // What the receiver takes comes first: nothing, the checksum, everything.
         "net" => [0u8, 1, 0xff]
             .into_iter()
@@ -231,22 +236,24 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         }
         // Device, options, features; then eight bytes for each step: see `step` in fuzz/src/virtio.rs.
         "virtio" => {
-            let devices: [(&str, &[[u8; 8]]); 5] = [
-                ("rng", &[[4, 0, 0, 0, 0, 3, 0, 0]]),
+            let devices: [(u8, &str, &[[u8; 8]]); 6] = [
+                (0, "rng", &[[4, 0, 0, 0, 0, 3, 0, 0]]),
                 // Read, write, flush, discard.
-                ("blk", &[[4, 0, 0, 1, 0, 16, 1, 0], [4, 0, 1, 1, 0, 16, 2, 0], [4, 0, 4, 0, 0, 0, 2, 0], [4, 0, 11, 1, 0, 0, 2, 0]]),
+                (1, "blk", &[[4, 0, 0, 1, 0, 16, 1, 0], [4, 0, 1, 1, 0, 16, 2, 0], [4, 0, 4, 0, 0, 0, 2, 0], [4, 0, 11, 1, 0, 0, 2, 0]]),
                 // DEVICE_READY, PORT_READY and PORT_OPEN; input and output; a resize.
-                ("console", &[[4, 3, 0, 0, 1, 0, 2, 0], [4, 2, 0, 0, 0, 9, 0, 0], [4, 3, 1, 3, 1, 0, 2, 0], [4, 3, 1, 6, 1, 0, 2, 0], [9, 1, 1, 0, 0, 0, 0, 0], [9, 1, 0, 7, 9, 0, 0, 0], [4, 4, 0, 0, 0, 9, 0, 0], [4, 5, 1, 2, 3, 9, 2, 0], [9, 0, 3, 80, 25, 0, 0, 0]]),
+                (2, "console", &[[4, 3, 0, 0, 1, 0, 2, 0], [4, 2, 0, 0, 0, 9, 0, 0], [4, 3, 1, 3, 1, 0, 2, 0], [4, 3, 1, 6, 1, 0, 2, 0], [9, 1, 1, 0, 0, 0, 0, 0], [9, 1, 0, 7, 9, 0, 0, 0], [4, 4, 0, 0, 0, 9, 0, 0], [4, 5, 1, 2, 3, 9, 2, 0], [9, 0, 3, 80, 25, 0, 0, 0]]),
                 // Pages, statistics, reporting.
-                ("balloon", &[[9, 64, 0, 0, 0, 0, 0, 0], [4, 0, 0x60, 0x61, 0x62, 0, 2, 0], [4, 2, 4, 0, 9, 0, 2, 0], [9, 0, 0, 0, 0, 0, 0, 0], [4, 4, 0, 0, 0, 200, 0, 0]]),
+                (3, "balloon", &[[9, 64, 0, 0, 0, 0, 0, 0], [4, 0, 0x60, 0x61, 0x62, 0, 2, 0], [4, 2, 4, 0, 9, 0, 2, 0], [9, 0, 0, 0, 0, 0, 0, 0], [4, 4, 0, 0, 0, 200, 0, 0]]),
                 // A connection of the guest's with data both ways; one of the host's.
-                ("vsock", &[[4, 1, 1, 9, 1, 0, 2, 0], [12, 0, 0, 0, 0, 0, 0, 0], [4, 0, 0, 0, 0, 255, 0, 0], [4, 1, 5, 9, 1, 2, 2, 0], [4, 1, 4, 9, 1, 0, 3, 0], [9, 0, 2, 65, 1, 0, 0, 0]]),
+                (4, "vsock", &[[4, 1, 1, 9, 1, 0, 2, 0], [12, 0, 0, 0, 0, 0, 0, 0], [4, 0, 0, 0, 0, 255, 0, 0], [4, 1, 5, 9, 1, 2, 2, 0], [4, 1, 4, 9, 1, 0, 3, 0], [9, 0, 2, 65, 1, 0, 0, 0]]),
+                // INIT, LOOKUP, OPEN, READ; OPENDIR, READDIRPLUS, FORGET.
+                (7, "fs", &[[4, 1, 26, 0, 0, 4, 1, 0], [4, 1, 1, 1, 0, 4, 1, 0], [4, 1, 14, 2, 0, 4, 1, 1], [4, 1, 15, 2, 0, 2, 1, 3], [4, 1, 27, 1, 0, 4, 1, 1], [4, 1, 44, 1, 0, 16, 1, 5], [4, 0, 2, 2, 0, 0, 2, 3]]),
             ];
             let life = [[10, 0, 0, 0, 0, 0, 0, 0], [11, 0, 0, 0, 0, 0, 0, 0], [15, 0, 1, 0, 0, 0, 0, 0]];
-            (0u8..)
-                .zip(devices)
+            devices
+                .into_iter()
                 // Without and with another processor that changes what the device reads.
-                .flat_map(|(n, (name, steps))| {
+                .flat_map(|(n, name, steps)| {
                     let all = [steps, &life, steps].concat().concat();
                     [0, 1].map(|options| (format!("{name}-{options}"), [&[n, options, 0, 0], &all[..]].concat()))
                 })
@@ -268,6 +275,88 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         "vmdk" => vmdk::seeds(),
         _ => vec![],
     }
+}
+
+/// What guests ask of a shared directory. The nodes 2 to 5 are two files, a directory and a link; handles count from 1.
+fn fs_sessions() -> Vec<(&'static str, Vec<u8>)> {
+    let request = |op: u8, node: u8, numbers: &[u64], text: &[u8]| {
+        let body = [
+            numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+            text.to_vec(),
+        ]
+        .concat();
+        [&[op, node, body.len() as u8], &body[..]].concat()
+    };
+    // Two halves of a number of 64 bits.
+    let pair = |low: u64, high: u64| low | high << 32;
+    let again = vec![255, 0, 0];
+    vec![
+        (
+            "names",
+            [
+                request(1, 4, &[], b"c\0"),
+                request(9, 4, &[pair(0o755, 0)], b"e\0"),
+                request(12, 1, &[4], b"a\0z\0"),
+                request(45, 4, &[1, 2], b"z\0b\0"),
+                request(13, 4, &[2], b"link\0"),
+                request(6, 1, &[], b"new\0../secret\0"),
+                request(5, 5, &[], b""),
+                again.clone(),
+                request(10, 4, &[], b"z\0"),
+                request(11, 4, &[], b"e\0"),
+                request(2, 2, &[1], b""),
+                request(42, 0, &[1, 3, 1], b""),
+            ]
+            .concat(),
+        ),
+        (
+            "files",
+            [
+                request(14, 2, &[2], b""),
+                request(35, 1, &[pair(2, 0o644), 0], b"made\0"),
+                request(15, 2, &[1, 100, 200, 0, 0], b""),
+                request(16, 2, &[1, 10, 4, 0, 0], b"data"),
+                request(46, 2, &[1, 0, 4], b""),
+                request(43, 2, &[1, 0, 4096, 3], b""),
+                request(47, 2, &[1, 0, 6, 2, 0, 100, 0], b""),
+                again.clone(),
+                request(20, 2, &[1, 1], b""),
+                request(3, 2, &[1, 1], b""),
+                request(4, 2, &[0x4b, 1, 3, 0, 0, 0, 0, 0, pair(0, 0o600), 0, 0], b""),
+                request(18, 2, &[1, 0, 0], b""),
+            ]
+            .concat(),
+        ),
+        (
+            "directories",
+            [
+                request(27, 4, &[0], b""),
+                request(28, 4, &[1, 0, 300, 0, 0], b""),
+                request(44, 4, &[1, 0, 4000, 0, 0], b""),
+                request(27, 1, &[0], b""),
+                request(44, 1, &[2, 0, 4000, 0, 0], b""),
+                request(30, 4, &[1, 0], b""),
+                again,
+                request(29, 4, &[1, 0, 0], b""),
+                request(17, 1, &[], b""),
+            ]
+            .concat(),
+        ),
+        (
+            "attributes",
+            [
+                request(21, 2, &[5], b"user.a\0value"),
+                request(22, 2, &[100], b"user.a\0"),
+                request(23, 2, &[0], b""),
+                request(24, 2, &[], b"user.a\0"),
+                request(4, 2, &[6, 0, 0, 0, 0, 0, 0, 0, 0, pair(0, 5), 6], b""),
+                request(8, 1, &[0o010_644, 0], b"fifo\0"),
+                request(38, 0, &[], b""),
+                request(26, 0, &[pair(7, 38), 0], b""),
+            ]
+            .concat(),
+        ),
+    ]
 }
 
 /// A disk of 64 KiB with two clusters of 512 bytes in use and one that is zeroes.

@@ -84,7 +84,10 @@ impl Netlink {
     /// Sets an interface up.
     pub fn set_up(&mut self, name: &str, mtu: Option<u32>) -> io::Result<()> {
         if name.len() > LONGEST_NAME {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "its name is too long",
+            ));
         }
         // struct ifinfomsg: family, type, index, flags, which flags to change.
         let mut body = vec![0; 8];

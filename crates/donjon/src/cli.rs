@@ -55,7 +55,7 @@ pub enum Command {
     /// Without a terminal, standard input is read to its end and given to the guest, and the console goes to
     /// standard output.
     #[command(after_help = EXIT_CODES)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show what a running domain does: busy time, instructions, translated code, TLB, exits.
     Stats(StatsArgs),
     /// List running domains.
@@ -305,10 +305,19 @@ pub enum ImageCommand {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Fetch a container image from its registry and make a disk of it.
+    Pull {
+        /// docker://[REGISTRY/]NAME[:TAG|@DIGEST].
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Without encryption from a registry on another machine. One on this machine is always asked without.
+        #[arg(long)]
+        insecure: bool,
+    },
     /// Copy a disk image that others made, with a system that boots: raw, qcow2 or vmdk.
     Import {
-        /// The file.
-        #[arg(value_name = "FILE")]
+        /// The file, or its address on the web.
+        #[arg(value_name = "FILE|URL")]
         file: PathBuf,
         /// What the file's SHA-256 has to be: sha256: and 64 hexadecimal digits.
         #[arg(long, value_name = "DIGEST")]
@@ -344,7 +353,7 @@ pub enum ImageCommand {
 #[derive(Subcommand)]
 pub enum DeviceCommand {
     /// Plug a device into a running domain.
-    Add(DeviceAddArgs),
+    Add(Box<DeviceAddArgs>),
     /// Have the guest let go of a device, and remove it.
     #[command(visible_alias = "remove")]
     Rm {

@@ -5,9 +5,10 @@ use crate::failure::Failure;
 use anyhow::anyhow;
 use donjon_host::cache::Cache;
 use donjon_host::domains::Domains;
-use donjon_host::images::{debian, import};
+use donjon_host::images::{container, debian, download, import};
 use donjon_host::progress::Console;
 use donjon_host::store::{Store, StoreError, Stored, now};
+use donjon_oci::Pull;
 use std::path::Path;
 
 /// Does what the command says.
@@ -31,13 +32,35 @@ pub fn image(command: &ImageCommand) -> Result<u8, Failure> {
             )?;
             println!("{} sha256:{}", stored.name(), stored.image.id);
         }
+        ImageCommand::Pull { name, insecure } => {
+            if !container::is_reference(name) {
+                let error = anyhow!("{name} does not say where from");
+                return Err(Failure::with_hint(
+                    error,
+                    format!("from a registry: donjon image pull docker://{name}"),
+                ));
+            }
+            let how = Pull {
+                insecure: *insecure,
+                ..Pull::default()
+            };
+            let stored = container::pull(&store, &Cache::of_user()?, name, &how, &Console::new())?;
+            println!("{} sha256:{}", container::full_name(name)?, stored.image.id);
+        }
         ImageCommand::Import { file, digest, name } => {
             let name = match name {
                 Some(name) => name.clone(),
                 None => name_of(file)?,
             };
             check_name(&name)?;
-            let stored = import::import(&store, file, digest.as_deref(), &name, &Console::new())?;
+            let console = Console::new();
+            let url = file.to_str().filter(|u| download::is_url(u));
+            let fetched = url.map(|url| {
+                download::fetch(&Cache::of_user()?, url, digest.is_some(), &console).map_err(Failure::from)
+            });
+            let fetched = fetched.transpose()?;
+            let path = fetched.as_ref().map_or(file.as_path(), |f| f.path());
+            let stored = import::import(&store, path, digest.as_deref(), &name, &console)?;
             println!("{name} sha256:{}", stored.image.id);
         }
         ImageCommand::Ls { format } => list(&store, *format)?,
@@ -59,10 +82,17 @@ pub fn image(command: &ImageCommand) -> Result<u8, Failure> {
 
 /// The image of a name as the user wrote it; a Debian suite is built if it is not there.
 pub fn find_or_make(store: &Store, name: &str) -> Result<Stored, Failure> {
-    let full = full_name(name);
+    let full = match container::is_reference(name) {
+        true => container::full_name(name)?,
+        false => full_name(name),
+    };
     match store.image(&full) {
         Err(StoreError::Unknown { .. }) => {}
         other => return Ok(other?),
+    }
+    if container::is_reference(name) {
+        let pulled = container::pull(store, &Cache::of_user()?, name, &Pull::default(), &Console::new());
+        return Ok(pulled?);
     }
     let Some(suite) = debian::suite(name) else {
         let error = anyhow!("there is no image {name}");
@@ -88,6 +118,9 @@ pub fn find_or_make(store: &Store, name: &str) -> Result<Stored, Failure> {
 fn full_name(name: &str) -> String {
     match debian::suite(name) {
         Some(suite) => format!("debian:{suite}"),
+        None if container::is_reference(name) => {
+            container::full_name(name).unwrap_or_else(|_| name.to_owned())
+        }
         None => name.to_owned(),
     }
 }
@@ -196,5 +229,6 @@ fn prune(store: &Store) -> Result<(), Failure> {
             println!("{}", stored.image.short());
         }
     }
+    container::prune(&Cache::of_user()?)?;
     Ok(())
 }

@@ -119,6 +119,8 @@ pub mod init {
 pub const GETATTR_FH: u32 = 1;
 /// `open_flags` of OPEN and CREATE: a file that is cut off loses its set-user-ID and set-group-ID bits.
 pub const OPEN_KILL_SUIDGID: u32 = 1;
+/// `open_flags` of the answer: what the guest keeps of the content is right.
+pub const KEEP_CACHE: u32 = 1 << 1;
 /// `write_flags`: so does one that is written to.
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// `fsync_flags`: only the data.

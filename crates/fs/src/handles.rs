@@ -1,6 +1,7 @@
 //! What a guest has open.
 
 use crate::Result;
+use crate::saved::SavedHandle;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -91,13 +92,15 @@ impl Handles {
         drop(all);
     }
 
-    /// Numbers, nodes, flags and kinds of all, and the last number.
-    pub fn list(&self) -> (Vec<(u64, u64, u32, bool)>, u64) {
+    /// All of them, and the last number.
+    pub fn list(&self) -> (Vec<SavedHandle>, u64) {
         let table = self.lock();
         let open = table.open.iter();
-        let list = open.map(|(number, handle)| match handle {
-            Some(h) => (*number, h.node, h.flags, h.directory),
-            None => (*number, 0, 0, false),
+        let list = open.map(|(number, handle)| SavedHandle {
+            number: *number,
+            node: handle.as_ref().map_or(0, |h| h.node),
+            flags: handle.as_ref().map_or(0, |h| h.flags),
+            directory: handle.as_ref().is_some_and(|h| h.directory),
         });
         (list.collect(), table.last)
     }
@@ -116,7 +119,6 @@ impl Handles {
     /// Puts one back under its number; without a file, it is stale.
     pub fn put_back(&self, number: u64, opened: Option<(u64, OwnedFd, u32, bool)>) {
         let opened = opened.map(|(node, fd, flags, directory)| handle(node, fd, flags, directory));
-        self.go_on_after(number);
         self.lock().open.insert(number, opened);
     }
 }

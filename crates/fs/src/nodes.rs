@@ -7,14 +7,20 @@
 mod cache;
 mod table;
 
+use crate::abi::ROOT;
 use crate::limits::Limits;
+use crate::saved::SavedNode;
 use crate::{Result, host};
 use rustix::fs::{FileType, Statx, StatxFlags};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use table::{Node, Table, Way};
+
+/// So many seconds after a change, another one has another time, even where times are in two seconds.
+const SETTLED: i64 = 2;
 
 /// What tells files of the host apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,6 +61,28 @@ impl Identity {
         self.inode == other.inode
             && self.kind == other.kind
             && (self.born.is_none() || other.born.is_none() || self.born == other.born)
+    }
+}
+
+/// What changes whenever a file's content does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct State {
+    size: u64,
+    modified: (i64, u32),
+    changed: (i64, u32),
+}
+
+impl State {
+    /// The state at a time, in seconds. `None` for a file that has changed just before: times are too coarse to tell it
+    /// from one that changes again.
+    pub fn of(stat: &Statx, now: i64) -> Option<Self> {
+        let changed = &stat.stx_ctime;
+        let settled = changed.tv_sec.saturating_add(SETTLED) < now;
+        settled.then_some(Self {
+            size: stat.stx_size,
+            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            changed: (changed.tv_sec, changed.tv_nsec),
+        })
     }
 }
 
@@ -131,6 +159,17 @@ impl Nodes {
         }
     }
 
+    /// A file is opened, and is in this state: whether it was in the same when it was opened before, so that what the
+    /// guest keeps of its content is still right.
+    pub fn is_unchanged(&self, id: u64, state: Option<State>) -> bool {
+        let mut table = self.lock();
+        let before = table
+            .nodes
+            .get_mut(&id)
+            .map(|n| std::mem::replace(&mut n.opened, state));
+        state.is_some() && before == Some(state)
+    }
+
     /// What kind of file a node is.
     pub fn kind(&self, id: u64) -> Result<FileType> {
         let table = self.lock();
@@ -189,19 +228,29 @@ impl Nodes {
         drop(gone);
     }
 
-    /// All nodes but the root: number, where it was found, how often the guest knows it.
-    pub fn list(&self) -> (Vec<(u64, Option<(u64, CString)>, u64)>, u64) {
+    /// All nodes but the root, and the last number.
+    pub fn list(&self) -> (Vec<SavedNode>, u64) {
         self.lock().list()
     }
 
     /// Puts nodes back that [`Nodes::list`] had, and looks which files they are now.
-    pub fn put_back(&self, list: &[(u64, Option<(u64, CString)>, u64)], last: u64) -> Result<()> {
+    pub fn put_back(&self, list: &[SavedNode], last: u64) -> Result<()> {
         self.clear();
         self.lock().put_back(list, last)?;
-        for (id, ..) in list {
-            // What is not there any more stays without an identity, and so stale.
-            if let Err(e) = self.fd(*id) {
-                tracing::debug!(node = id, "gone after a restore: {e}");
+        let mut within: HashMap<u64, Vec<u64>> = HashMap::new();
+        for node in list {
+            if let Some((parent, _)) = &node.place {
+                within.entry(*parent).or_default().push(node.id);
+            }
+        }
+        let mut found = vec![ROOT];
+        while let Some(directory) = found.pop() {
+            for id in within.remove(&directory).unwrap_or_default() {
+                match self.fd(id) {
+                    Ok(_) => found.push(id),
+                    // It stays without an identity, and so stale, with all that is in it.
+                    Err(e) => tracing::debug!(node = id, "gone after a restore: {e}"),
+                }
             }
         }
         Ok(())

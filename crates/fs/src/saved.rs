@@ -13,30 +13,35 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::SeqCst;
 
+/// The highest number that a session can have come to.
+pub(crate) const MOST_NUMBERS: u64 = u64::MAX / 2;
+
 /// What a guest knows and has open.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SavedSession {
-    begun: bool,
-    nodes: Vec<SavedNode>,
-    last_node: u64,
-    handles: Vec<SavedHandle>,
-    last_handle: u64,
+    pub(crate) begun: bool,
+    pub(crate) nodes: Vec<SavedNode>,
+    pub(crate) last_node: u64,
+    pub(crate) handles: Vec<SavedHandle>,
+    pub(crate) last_handle: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct SavedNode {
-    id: u64,
+pub(crate) struct SavedNode {
+    pub id: u64,
     /// The node it is in, and its name there.
-    place: Option<(u64, CString)>,
-    lookups: u64,
+    pub place: Option<(u64, CString)>,
+    /// How often the guest knows it.
+    pub lookups: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct SavedHandle {
-    number: u64,
-    node: u64,
-    flags: u32,
-    directory: bool,
+pub(crate) struct SavedHandle {
+    pub number: u64,
+    /// Zero if it is stale.
+    pub node: u64,
+    pub flags: u32,
+    pub directory: bool,
 }
 
 impl Server {
@@ -46,20 +51,9 @@ impl Server {
         let (handles, last_handle) = self.handles.list();
         let mut saved = SavedSession {
             begun: self.begun.load(SeqCst),
-            nodes: nodes
-                .into_iter()
-                .map(|(id, place, lookups)| SavedNode { id, place, lookups })
-                .collect(),
+            nodes,
             last_node,
-            handles: handles
-                .into_iter()
-                .map(|(number, node, flags, directory)| SavedHandle {
-                    number,
-                    node,
-                    flags,
-                    directory,
-                })
-                .collect(),
+            handles,
             last_handle,
         };
         // The same session is the same bytes.
@@ -84,15 +78,16 @@ impl Server {
             !matches!(bytes, b"" | b"." | b"..") && !bytes.contains(&b'/')
         };
         let mut places = saved.nodes.iter().filter_map(|n| n.place.as_ref());
-        if !places.all(|(_, name)| proper(name)) || saved.handles.len() > self.handles.limit() {
+        let mut numbers = saved.handles.iter().map(|h| h.number);
+        let last = saved.last_handle;
+        if !places.all(|(_, name)| proper(name))
+            || saved.handles.len() > self.handles.limit()
+            || last > MOST_NUMBERS
+            || numbers.any(|n| n > last)
+        {
             return Err(Errno::INVAL);
         }
-        let nodes: Vec<_> = saved
-            .nodes
-            .iter()
-            .map(|n| (n.id, n.place.clone(), n.lookups))
-            .collect();
-        self.nodes.put_back(&nodes, saved.last_node.max(ROOT))?;
+        self.nodes.put_back(&saved.nodes, saved.last_node.max(ROOT))?;
         for handle in &saved.handles {
             let opened = self.open_again(handle);
             if let Err(e) = &opened {

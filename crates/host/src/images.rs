@@ -1,10 +1,12 @@
 //! Images that domains boot from. So far the built-in one, [`tiny()`].
 
 mod apt;
+pub mod container;
 mod cpio;
 mod deb;
 pub mod debian;
 mod disk;
+pub mod download;
 pub mod import;
 mod modinfo;
 mod modules;

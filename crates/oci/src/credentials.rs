@@ -70,7 +70,10 @@ pub(crate) fn find(path: &Path, registry: &str) -> Result<Option<Credentials>, E
     if let Some(helper) = config.cred_helpers.get(registry).or(config.creds_store.as_ref()) {
         return ask(helper, key).map_err(|what| bad(format!("docker-credential-{helper}: {what}")));
     }
-    let entry = config.auths.iter().find(|(name, auth)| is_for(name, key) && !auth.auth.is_empty());
+    let entry = config
+        .auths
+        .iter()
+        .find(|(name, auth)| is_for(name, key) && !auth.auth.is_empty());
     let Some((_, auth)) = entry else {
         return Ok(None);
     };

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// Not an image's name.
-    #[error("{text:?} is not an image's name: {what}; write it like debian:12, ghcr.io/owner/name:tag or name@sha256:…")]
+    #[error(
+        "{text:?} is not an image's name: {what}; write it like debian:12, ghcr.io/owner/name:tag or name@sha256:…"
+    )]
     Reference {
         /// What was given.
         text: String,
@@ -45,7 +47,9 @@ pub enum Error {
     #[error("{0} does not exist; see which tags there are, for example with `skopeo list-tags docker://{1}`")]
     NoImage(String, String),
     /// The registry lacks a part of the image.
-    #[error("the registry {registry} does not have {digest}, which the image needs; the image is incomplete there")]
+    #[error(
+        "the registry {registry} does not have {digest}, which the image needs; the image is incomplete there"
+    )]
     NoBlob {
         /// The registry.
         registry: String,
@@ -65,7 +69,9 @@ pub enum Error {
         what: String,
     },
     /// What was sent is not what was asked for.
-    #[error("{registry} sent something else than {digest}: {what}; nothing of it was kept. Try again, or tell its owner")]
+    #[error(
+        "{registry} sent something else than {digest}: {what}; nothing of it was kept. Try again, or tell its owner"
+    )]
     Tampered {
         /// The registry.
         registry: String,

@@ -69,7 +69,9 @@ pub fn unpack(
         unpacked += match applied {
             Ok(bytes) => bytes,
             // What is wrong with it may be the store's fault, not the image's.
-            Err(error @ Error::Layer { .. }) => return Err(store.verify(layer.digest).err().unwrap_or(error)),
+            Err(error @ Error::Layer { .. }) => {
+                return Err(store.verify(layer.digest).err().unwrap_or(error));
+            }
             Err(error) => return Err(error),
         };
     }
@@ -124,7 +126,9 @@ fn apply(
     let file = store.open(layer.digest)?;
     let mut archive = Archive::new(file, bounds, tell).map_err(|e| broken(e.to_string()))?;
     let added = tree.add_tar(&mut BufReader::with_capacity(128 << 10, &mut archive));
-    let read = added.map_err(Failed::Tree).and_then(|()| archive.finish().map_err(Failed::Read));
+    let read = added
+        .map_err(Failed::Tree)
+        .and_then(|()| archive.finish().map_err(Failed::Read));
     let (digest, bytes) = read.map_err(|failed| match (archive.stopped(), failed) {
         (Some(stopped), _) => stopped,
         (None, Failed::Tree(donjon_ext4::Error::Content(limit))) => Error::Limit {

@@ -70,7 +70,11 @@ impl Image {
         if diff_ids.len() != manifest.layers.len() {
             return Err(Error::Document {
                 what: "configuration",
-                why: format!("it has {} layers, the manifest {}", diff_ids.len(), manifest.layers.len()),
+                why: format!(
+                    "it has {} layers, the manifest {}",
+                    diff_ids.len(),
+                    manifest.layers.len()
+                ),
             });
         }
         let layers = manifest.layers.iter().zip(diff_ids);

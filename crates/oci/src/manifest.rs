@@ -108,7 +108,12 @@ fn index(document: &[u8]) -> Result<Blob, Error> {
         .filter(|p| p.os().to_string() != "unknown")
         .map(|p| {
             let variant = p.variant().as_ref().map(|v| format!("/{v}"));
-            quote(&format!("{}/{}{}", p.os(), p.architecture(), variant.unwrap_or_default()))
+            quote(&format!(
+                "{}/{}{}",
+                p.os(),
+                p.architecture(),
+                variant.unwrap_or_default()
+            ))
         })
         .take(20)
         .collect();
@@ -126,7 +131,11 @@ pub(crate) fn config(document: &[u8]) -> Result<(Config, Vec<Digest>), Error> {
         let platform = quote(&format!("{}/{}", whole.os(), whole.architecture()));
         return Err(Error::Platform(vec![platform]));
     }
-    let diff_ids = whole.rootfs().diff_ids().iter().map(|id| digest(id, "configuration"));
+    let diff_ids = whole
+        .rootfs()
+        .diff_ids()
+        .iter()
+        .map(|id| digest(id, "configuration"));
     let diff_ids = diff_ids.collect::<Result<_, _>>()?;
     let config = whole.config().clone().unwrap_or_default();
     let sorted = |names: &Option<Vec<String>>| {

@@ -80,7 +80,10 @@ async fn work(
     progress: &RefCell<&mut Progress<'_>>,
 ) -> Result<Image, Error> {
     let (digest, document, manifest) = find(reference, registry, store).await?;
-    let bytes = manifest.layers.iter().fold(0u64, |sum, l| sum.saturating_add(l.size));
+    let bytes = manifest
+        .layers
+        .iter()
+        .fold(0u64, |sum, l| sum.saturating_add(l.size));
     if bytes > options.limit {
         return Err(Error::Limit {
             what: format!("{bytes} bytes of layers"),

@@ -78,7 +78,11 @@ impl<'a> Registry<'a> {
 
     /// The manifest or index of that name: a tag or a digest. Returns it with its digest, which was checked if it was
     /// asked for.
-    pub(crate) async fn manifest(&self, name: &str, wanted: Option<Digest>) -> Result<(Vec<u8>, Digest), Error> {
+    pub(crate) async fn manifest(
+        &self,
+        name: &str,
+        wanted: Option<Digest>,
+    ) -> Result<(Vec<u8>, Digest), Error> {
         let path = format!("manifests/{name}");
         let mut attempt = 1;
         let body = loop {
@@ -129,7 +133,9 @@ impl<'a> Registry<'a> {
             return Ok(response);
         }
         let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let challenges: Vec<String> = challenges.filter_map(|c| Some(c.to_str().ok()?.to_owned())).collect();
+        let challenges: Vec<String> = challenges
+            .filter_map(|c| Some(c.to_str().ok()?.to_owned()))
+            .collect();
         match self.authorize(&challenges).await? {
             Some(value) => *self.authorization.borrow_mut() = Some(value),
             // There is nothing to say: the answer stands.
@@ -172,7 +178,10 @@ impl<'a> Registry<'a> {
     }
 
     fn unauthorized(&self, what: String) -> Error {
-        let user = self.credentials.as_ref().map(|c| format!("the user {}", quote(&c.user)));
+        let user = self
+            .credentials
+            .as_ref()
+            .map(|c| format!("the user {}", quote(&c.user)));
         Error::Unauthorized {
             registry: self.reference.registry().into(),
             repository: self.reference.repository().into(),
@@ -218,7 +227,11 @@ async fn pause(attempt: u32) {
 /// An answer's body; `None` if it has more than `limit` bytes.
 async fn body(mut response: Response, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| Failure::Transient(describe(&e)))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|e| Failure::Transient(describe(&e)))?
+    {
         if (body.len() + chunk.len()) as u64 > limit {
             return Ok(None);
         }

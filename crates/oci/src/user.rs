@@ -60,9 +60,23 @@ pub fn user(tree: &Tree, user: &str) -> Result<User, UserError> {
     let (login, mut found) = match (entry, number) {
         (Some((login, uid, gid, home)), _) => {
             let groups = Vec::new();
-            (Some(login), User { uid, gid, groups, home })
+            (
+                Some(login),
+                User {
+                    uid,
+                    gid,
+                    groups,
+                    home,
+                },
+            )
         }
-        (None, Some(uid)) => (None, User { uid, ..User::default() }),
+        (None, Some(uid)) => (
+            None,
+            User {
+                uid,
+                ..User::default()
+            },
+        ),
         (None, None) => return Err(UserError::NoUser(name.to_owned())),
     };
     let entries = groups.iter().filter_map(|line| {
@@ -73,7 +87,9 @@ pub fn user(tree: &Tree, user: &str) -> Result<User, UserError> {
     match (group, login) {
         (Some(group), _) => {
             let number = group.parse::<u32>().ok();
-            let entry = entries.clone().find(|(name, gid, _)| *name == group || number == Some(*gid));
+            let entry = entries
+                .clone()
+                .find(|(name, gid, _)| *name == group || number == Some(*gid));
             let gid = entry.map(|(_, gid, _)| gid).or(number);
             found.gid = gid.ok_or_else(|| UserError::NoGroup(group.to_owned()))?;
         }
@@ -90,7 +106,9 @@ pub fn user(tree: &Tree, user: &str) -> Result<User, UserError> {
 
 /// The lines of a file; of one that is not there, none.
 fn lines(tree: &Tree, file: &'static str) -> Result<Vec<String>, UserError> {
-    let bytes = tree.read(file, MAX_FILE).map_err(|source| UserError::Read { file, source })?;
+    let bytes = tree
+        .read(file, MAX_FILE)
+        .map_err(|source| UserError::Read { file, source })?;
     let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
     Ok(text.lines().map(str::to_owned).collect())
 }

@@ -45,7 +45,13 @@ fn what_breaks_off_is_resumed() {
     get(&resumed, &fake.name()).expect("pulled");
     assert_eq!(asked(&fake, &made), ["", "bytes=100000-", "bytes=200000-"]);
 
-    let fake = Fake::start(&made, Manners { no_ranges: true, ..manners });
+    let fake = Fake::start(
+        &made,
+        Manners {
+            no_ranges: true,
+            ..manners
+        },
+    );
     let (_directory, restarted) = store();
     get(&restarted, &fake.name()).expect("pulled");
     assert_eq!(asked(&fake, &made), ["", "bytes=100000-", "bytes=100000-"]);
@@ -54,7 +60,13 @@ fn what_breaks_off_is_resumed() {
 #[test]
 fn a_later_pull_goes_on_where_an_earlier_one_was_ended() {
     let made = large();
-    let fake = Fake::start(&made, Manners { breaks: Some((100_000, 1)), ..Manners::default() });
+    let fake = Fake::start(
+        &made,
+        Manners {
+            breaks: Some((100_000, 1)),
+            ..Manners::default()
+        },
+    );
     let (directory, store) = store();
     let name: Reference = fake.name().parse().expect("a name");
     let mut until_it_breaks = |event: Event<'_>| match event {
@@ -72,22 +84,39 @@ fn a_later_pull_goes_on_where_an_earlier_one_was_ended() {
 #[test]
 fn a_registry_that_always_breaks_off_is_given_up() {
     let made = large();
-    let fake = Fake::start(&made, Manners { breaks: Some((0, 99)), ..Manners::default() });
+    let fake = Fake::start(
+        &made,
+        Manners {
+            breaks: Some((0, 99)),
+            ..Manners::default()
+        },
+    );
     let (directory, store) = store();
     let text = error(get(&store, &fake.name()));
     assert!(text.contains("cannot reach the registry 127.0.0.1:"), "{text}");
     assert!(text.contains("`curl -v http://127.0.0.1:"), "{text}");
-    assert!(files(directory.path()).iter().all(|f| f.starts_with("blobs/")), "nothing half done");
+    assert!(
+        files(directory.path()).iter().all(|f| f.starts_with("blobs/")),
+        "nothing half done"
+    );
 }
 
 #[test]
 fn two_pulls_at_once_fetch_each_part_once() {
     let made = large();
-    let fake = Fake::start(&made, Manners { delay: Duration::from_millis(300), ..Manners::default() });
+    let fake = Fake::start(
+        &made,
+        Manners {
+            delay: Duration::from_millis(300),
+            ..Manners::default()
+        },
+    );
     let (_directory, store) = store();
     let name = fake.name();
     std::thread::scope(|scope| {
-        let pulls: Vec<_> = (0..4).map(|_| scope.spawn(|| get(&store, &name).expect("pulled"))).collect();
+        let pulls: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| get(&store, &name).expect("pulled")))
+            .collect();
         let images: Vec<Image> = pulls.into_iter().map(|p| p.join().expect("no panic")).collect();
         assert!(images.windows(2).all(|w| w[0] == w[1]));
     });
@@ -98,22 +127,47 @@ fn two_pulls_at_once_fetch_each_part_once() {
 #[test]
 fn tokens_are_fetched_and_refusals_told() {
     let made = large();
-    let fake = Fake::start(&made, Manners { token: Some(None), ..Manners::default() });
+    let fake = Fake::start(
+        &made,
+        Manners {
+            token: Some(None),
+            ..Manners::default()
+        },
+    );
     let (_directory, open) = store();
     get(&open, &fake.name()).expect("pulled");
-    let token = fake.log().into_iter().find(|l| l.starts_with("/token")).expect("asked for");
+    let token = fake
+        .log()
+        .into_iter()
+        .find(|l| l.starts_with("/token"))
+        .expect("asked for");
     assert_eq!(token, "/token?service=s&scope=repository%3Aimage%3Apull");
 
-    let fake = Fake::start(&made, Manners { token: Some(Some("Basic x")), ..Manners::default() });
+    let fake = Fake::start(
+        &made,
+        Manners {
+            token: Some(Some("Basic x")),
+            ..Manners::default()
+        },
+    );
     let (directory, closed) = store();
     let text = error(get(&closed, &fake.name()));
-    assert!(text.contains("anybody without a login") && text.contains("DENIED: no"), "{text}");
+    assert!(
+        text.contains("anybody without a login") && text.contains("DENIED: no"),
+        "{text}"
+    );
     assert!(files(directory.path()).is_empty());
 }
 
 #[test]
 fn documents_are_bounded() {
-    let fake = Fake::start(&large(), Manners { endless_manifest: true, ..Manners::default() });
+    let fake = Fake::start(
+        &large(),
+        Manners {
+            endless_manifest: true,
+            ..Manners::default()
+        },
+    );
     let (directory, store) = store();
     let text = error(get(&store, &fake.name()));
     assert!(text.contains("a manifest of more than 4194304 bytes"), "{text}");
@@ -187,12 +241,20 @@ fn bombs_do_not_go_off() {
     assert!(text.contains("more than 2000 for each one"), "{text}");
 
     let few = Unpack {
-        limits: Limits { content: 1 << 20, entries: 3 },
+        limits: Limits {
+            content: 1 << 20,
+            entries: 3,
+        },
         ..Unpack::default()
     };
     let text = error(unpacked(&Made::of(&bomb), &few));
     assert!(text.contains("more than the limit of 1048576"), "{text}");
-    let many = layer(&[("a", Member::Dir), ("b", Member::Dir), ("c", Member::Dir), ("d", Member::Dir)]);
+    let many = layer(&[
+        ("a", Member::Dir),
+        ("b", Member::Dir),
+        ("c", Member::Dir),
+        ("d", Member::Dir),
+    ]);
     let text = error(unpacked(&Made::of(&many), &few));
     assert!(text.contains("more files: more than the limit of 3"), "{text}");
     // What is behind an archive's end counts as well.
@@ -211,13 +273,25 @@ fn a_full_disk_leaves_a_valid_store() {
         let script = "mount -t tmpfs -o size=1m none \"$DONJON_TEST_FULL\" && ip link set lo up && exec \"$0\" \
                       --exact a_full_disk_leaves_a_valid_store --nocapture";
         let run = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "--net", "sh", "-c", script])
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "--net",
+                "sh",
+                "-c",
+                script,
+            ])
             .arg(std::env::current_exe().expect("a path"))
             .env(PLACE, directory.path())
             .output()
             .expect("unshare runs");
         let text = String::from_utf8_lossy(&run.stdout);
-        assert!(run.status.success(), "{text}{}", String::from_utf8_lossy(&run.stderr));
+        assert!(
+            run.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
         assert!(text.contains("1 passed"), "{text}");
         return;
     };
@@ -225,7 +299,10 @@ fn a_full_disk_leaves_a_valid_store() {
     let made = Made::of(&layer(&[("a", Member::File(&noise(2 << 20)))]));
     let fake = Fake::start(&made, Manners::default());
     let text = error(get(&store, &fake.name()));
-    assert!(text.contains("no space left for") && text.contains("`df -h"), "{text}");
+    assert!(
+        text.contains("no space left for") && text.contains("`df -h"),
+        "{text}"
+    );
     assert_eq!(files(store.root()).len(), 1, "the configuration");
 
     // What fits still works; its disk does not fit.
@@ -233,9 +310,21 @@ fn a_full_disk_leaves_a_valid_store() {
     let fake = Fake::start(&small, Manners::default());
     let image = get(&store, &fake.name()).expect("pulled");
     let path = store.root().join("disk");
-    let out = std::fs::File::options().create_new(true).read(true).write(true).open(&path).expect("a file");
+    let out = std::fs::File::options()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("a file");
     let disk = image.disk(64 << 20);
-    let text = error(flatten(&image, &store, &out, &Unpack::default(), &disk, &mut quiet));
+    let text = error(flatten(
+        &image,
+        &store,
+        &out,
+        &Unpack::default(),
+        &disk,
+        &mut quiet,
+    ));
     assert!(text.contains("no space left for"), "{text}");
     assert_eq!(out.metadata().expect("metadata").len(), 0);
     store.verify(image.layers[0].digest).expect("still good");
@@ -253,5 +342,8 @@ fn stores_are_swept() {
     store.retain(&Default::default()).expect("swept");
     assert!(files(directory.path()).is_empty());
     let text = error(Image::open(&store, image.digest));
-    assert!(text.contains("is not in the store; pull the image again"), "{text}");
+    assert!(
+        text.contains("is not in the store; pull the image again"),
+        "{text}"
+    );
 }

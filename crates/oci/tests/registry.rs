@@ -27,8 +27,14 @@ fn an_image_of_several_layers_becomes_a_disk() {
         ("usr/lib/", Member::Dir),
         ("cache/", Member::Dir),
         ("cache/a", Member::File(b"a")),
-        ("etc/passwd", Member::File(b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n")),
-        ("etc/group", Member::File(b"root:x:0:\nstaff:x:50:root,web\naudio:x:29:web\n")),
+        (
+            "etc/passwd",
+            Member::File(b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n"),
+        ),
+        (
+            "etc/group",
+            Member::File(b"root:x:0:\nstaff:x:50:root,web\naudio:x:29:web\n"),
+        ),
     ]);
     let second = layer(&[
         ("bin/web", Member::File(b"new")),
@@ -36,7 +42,10 @@ fn an_image_of_several_layers_becomes_a_disk() {
         ("lib/libc.so", Member::File(&noise(100_000))),
         ("lib/libc.so.6", Member::Link("lib/libc.so")),
     ]);
-    let third = layer(&[("cache/b", Member::File(b"b")), ("cache/.wh..wh..opq", Member::File(b""))]);
+    let third = layer(&[
+        ("cache/b", Member::File(b"b")),
+        ("cache/.wh..wh..opq", Member::File(b"")),
+    ]);
     let zstd = zstd::encode_all(&second[..], 3).expect("compressed");
     let made = Made::new(&[
         (gzip(&base), GZIP, &base),
@@ -53,22 +62,50 @@ fn an_image_of_several_layers_becomes_a_disk() {
     assert_eq!(image.config.volumes, ["/data"]);
     assert_eq!(image.config.stop_signal.as_deref(), Some("SIGQUIT"));
     assert_eq!(image.config.labels["maker"], "me");
-    assert_eq!(files(directory.path()).len(), 5, "manifest, configuration, three layers");
+    assert_eq!(
+        files(directory.path()).len(),
+        5,
+        "manifest, configuration, three layers"
+    );
     assert_eq!(Image::open(&store, image.digest).expect("found"), image);
 
     let tree = unpack(&image, &store, &Unpack::default(), &mut quiet).expect("unpacked");
     let web = user(&tree, &image.config.user).expect("a user");
-    assert_eq!((web.uid, web.gid, &web.groups[..], web.home.as_deref()), (33, 50, &[][..], Some("/srv")));
+    assert_eq!(
+        (web.uid, web.gid, &web.groups[..], web.home.as_deref()),
+        (33, 50, &[][..], Some("/srv"))
+    );
     assert_eq!(user(&tree, "33").expect("a user").groups, [29, 50]);
     assert_eq!(user(&tree, "77:audio").expect("a user").gid, 29);
     let missing = user(&tree, "nobody").expect_err("no such user").to_string();
     assert!(missing.contains("no user \"nobody\""), "{missing}");
 
     let disk = directory.path().join("disk");
-    let out = std::fs::File::options().create_new(true).read(true).write(true).open(&disk).expect("a file");
-    flatten(&image, &store, &out, &Unpack::default(), &image.disk(64 << 20), &mut quiet).expect("written");
-    let check = std::process::Command::new("/sbin/e2fsck").arg("-fn").arg(&disk).output().expect("e2fsck runs");
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    let out = std::fs::File::options()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(&disk)
+        .expect("a file");
+    flatten(
+        &image,
+        &store,
+        &out,
+        &Unpack::default(),
+        &image.disk(64 << 20),
+        &mut quiet,
+    )
+    .expect("written");
+    let check = std::process::Command::new("/sbin/e2fsck")
+        .arg("-fn")
+        .arg(&disk)
+        .output()
+        .expect("e2fsck runs");
+    assert!(
+        check.status.success(),
+        "{}",
+        String::from_utf8_lossy(&check.stdout)
+    );
     let view = ext4_view::Ext4::load_from_path(&disk).expect("a file system");
     assert_eq!(view.read("/bin/web").expect("a file"), b"new");
     assert_eq!(view.read("/usr/lib/libc.so.6").expect("a file"), noise(100_000));
@@ -82,7 +119,10 @@ fn an_image_of_several_layers_becomes_a_disk() {
     assert_eq!(get(&store, &by_digest).expect("in the store"), image);
 
     // What changes in the store is noticed.
-    let path = directory.path().join(format!("blobs/sha256/{}", &image.layers[1].digest.to_string()[7..]));
+    let path = directory.path().join(format!(
+        "blobs/sha256/{}",
+        &image.layers[1].digest.to_string()[7..]
+    ));
     std::fs::write(&path, gzip(b"something else")).expect("written");
     let damaged = unpack(&image, &store, &Unpack::default(), &mut quiet).expect_err("noticed");
     assert!(damaged.to_string().contains("damaged in the store"), "{damaged}");
@@ -107,7 +147,10 @@ fn what_is_wrong_in_the_registry_is_told_and_not_kept() {
     bad[20_000] ^= 1;
     std::fs::write(&file, &bad).expect("changed");
     let text = error(get(&store, &name));
-    assert!(text.contains(&format!("sent something else than {}", made.layer_digest(0))), "{text}");
+    assert!(
+        text.contains(&format!("sent something else than {}", made.layer_digest(0))),
+        "{text}"
+    );
     assert_eq!(files(directory.path()).len(), 1, "the configuration is good");
 
     std::fs::remove_file(&file).expect("removed");
@@ -139,9 +182,19 @@ fn indexes_lead_to_this_platform() {
     let good = push("good", &[entry("linux", "arm64"), entry("linux", "amd64")]);
     let image = get(&store, &good).expect("pulled");
     assert_eq!(image.digest, donjon_oci::Digest::of(&made.manifest));
-    let others = push("others", &[entry("linux", "arm64"), entry("windows", "amd64"), entry("unknown", "unknown")]);
+    let others = push(
+        "others",
+        &[
+            entry("linux", "arm64"),
+            entry("windows", "amd64"),
+            entry("unknown", "unknown"),
+        ],
+    );
     let text = error(get(&store, &others));
-    assert_eq!(text, "the image is not for linux/amd64; it is for linux/arm64, windows/amd64");
+    assert_eq!(
+        text,
+        "the image is not for linux/amd64; it is for linux/arm64, windows/amd64"
+    );
 }
 
 #[test]
@@ -167,8 +220,14 @@ fn credentials_are_docker_s() {
         error(pull(&name, &store, &options, &mut quiet))
     };
     let text = error(get(&store, &name.to_string()));
-    assert!(text.contains("does not let anybody without a login read image"), "{text}");
-    assert!(text.contains(&format!("`docker login {}`", registry.host)), "{text}");
+    assert!(
+        text.contains("does not let anybody without a login read image"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("`docker login {}`", registry.host)),
+        "{text}"
+    );
     let text = pull_as("web:wrong");
     assert!(text.contains("does not let the user web read image"), "{text}");
     // In, but there is nothing.

@@ -4,10 +4,11 @@
 //! to its directories meanwhile.
 
 use super::cache::Cache;
-use super::{Identity, Inode};
+use super::{Identity, Inode, State};
 use crate::Result;
 use crate::abi::ROOT;
 use crate::limits::Limits;
+use crate::saved::{MOST_NUMBERS, SavedNode};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -30,6 +31,8 @@ pub struct Node {
     /// Nodes in it.
     children: u64,
     fd: Option<Arc<OwnedFd>>,
+    /// The state that the file was in when it was last opened.
+    pub opened: Option<State>,
 }
 
 impl Node {
@@ -40,6 +43,7 @@ impl Node {
             lookups: 1,
             children: 0,
             fd: Some(fd.clone()),
+            opened: None,
         }
     }
 }
@@ -148,6 +152,7 @@ impl Table {
             lookups: 1,
             children: 0,
             fd: None,
+            opened: None,
         };
         // The number may have been another file's, which is then gone.
         self.by_inode.insert(identity.inode, id);
@@ -278,33 +283,42 @@ impl Table {
         gone
     }
 
-    pub fn list(&self) -> (Vec<(u64, Option<(u64, CString)>, u64)>, u64) {
+    pub fn list(&self) -> (Vec<SavedNode>, u64) {
         let others = self.nodes.iter().filter(|(id, _)| **id != ROOT);
-        let list = others.map(|(id, n)| (*id, n.place.clone(), n.lookups));
+        let list = others.map(|(id, node)| SavedNode {
+            id: *id,
+            place: node.place.clone(),
+            lookups: node.lookups,
+        });
         (list.collect(), self.last)
     }
 
-    pub fn put_back(&mut self, list: &[(u64, Option<(u64, CString)>, u64)], last: u64) -> Result<()> {
+    pub fn put_back(&mut self, list: &[SavedNode], last: u64) -> Result<()> {
         if list.len() >= self.most {
             return Err(Errno::NFILE);
         }
-        for (id, _, lookups) in list {
+        if last > MOST_NUMBERS {
+            return Err(Errno::INVAL);
+        }
+        for saved in list {
             let node = Node {
                 identity: None,
                 place: None,
-                lookups: *lookups,
+                lookups: saved.lookups,
                 children: 0,
                 fd: None,
+                opened: None,
             };
-            if *id == ROOT || *id > last || self.nodes.insert(*id, node).is_some() {
+            if saved.id == ROOT || saved.id > last || self.nodes.insert(saved.id, node).is_some() {
                 return Err(Errno::INVAL);
             }
         }
         self.last = self.last.max(last);
-        for (id, place, _) in list {
-            // What cannot be is nowhere, as by `place`.
-            let place = place.as_ref().map(|(parent, name)| (*parent, name.as_c_str()));
-            drop(self.place(*id, place));
+        for saved in list {
+            let place = saved.place.as_ref();
+            let place = place.map(|(parent, name)| (*parent, name.as_c_str()));
+            // What cannot be is nowhere.
+            drop(self.place(saved.id, place));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 const PERMISSIONS: u32 = 0o7777;
 /// S_ISGID (inode(7)): what is made in such a directory belongs to its group.
 const SET_GROUP_ID: u32 = 0o2000;
-/// Of whoever may not be named.
+/// What a umask is about.
 const UMASKED: u32 = 0o777;
 
 impl Server {
@@ -26,7 +26,8 @@ impl Server {
         mode: u32,
         out: &mut Output,
     ) -> Result<u64> {
-        let mut stat = host::stat(&fd)?;
+        let mut attr = self.attr(&fd)?;
+        let before = u32::from(attr.stat.stx_mode);
         let mut owner = Ids {
             uid: header.uid,
             gid: header.gid,
@@ -35,22 +36,22 @@ impl Server {
         if u32::from(within.stx_mode) & SET_GROUP_ID != 0 {
             owner.gid = self.share.owners.of(directory, &within).gid;
         }
-        match self.share.owners.give(&fd, &stat, owner) {
-            // Nobody but the user himself can be an owner on such a file system.
-            Err(Errno::PERM) if !self.share.owners.are_kept() => {}
-            result => result?,
+        if attr.owner != owner {
+            match self.share.owners.give(&fd, &attr.stat, owner) {
+                // Nobody but the user himself can be an owner on such a file system.
+                Err(Errno::PERM) if !self.share.owners.are_kept() => {}
+                result => result?,
+            }
+            attr = self.attr(&fd)?;
         }
-        // What this process's umask took, which is not the guest's; and what another owner loses.
-        let before = u32::from(stat.stx_mode);
-        stat = host::stat(&fd)?;
-        let now = u32::from(stat.stx_mode);
+        // What another owner loses, and what this process's umask took, which is not the guest's.
         let wanted = before | mode & UMASKED & self.share.umask;
-        if now & PERMISSIONS != wanted & PERMISSIONS && host::kind(&stat) != FileType::Symlink {
+        let now = u32::from(attr.stat.stx_mode);
+        if now & PERMISSIONS != wanted & PERMISSIONS && host::kind(&attr.stat) != FileType::Symlink {
             let mode = Mode::from_raw_mode(wanted & PERMISSIONS);
             chmodat(rustix::fs::CWD, host::path_of(&fd), mode, AtFlags::empty())?;
-            stat = host::stat(&fd)?;
+            attr = self.attr(&fd)?;
         }
-        let attr = self.attr_of(&fd, stat);
         let node = self.nodes.enter(header.node, name, fd, &attr.stat)?;
         attr.entry_out(node, out);
         Ok(node)

@@ -1,11 +1,13 @@
 //! Opening and closing.
 
-use crate::abi::OPEN_KILL_SUIDGID;
+use crate::abi::{KEEP_CACHE, OPEN_KILL_SUIDGID};
+use crate::nodes::State;
 use crate::server::{Call, Server};
 use crate::wire::{DONE, Output, Reply};
 use crate::{Result, host};
 use rustix::fs::{FileType, Mode, OFlags, fchmod};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -69,8 +71,15 @@ impl Server {
 
     /// `struct fuse_open_out`.
     fn opened(&self, node: u64, fd: OwnedFd, flags: u32, directory: bool, out: &mut Output) -> Result<()> {
+        let mut answer = 0;
+        if !directory {
+            let now = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+            if self.nodes.is_unchanged(node, State::of(&host::stat(&fd)?, now)) {
+                answer |= KEEP_CACHE;
+            }
+        }
         let handle = self.handles.add(node, fd, flags, directory)?;
-        out.u64(handle).u32(0).u32(0);
+        out.u64(handle).u32(answer).u32(0);
         Ok(())
     }
 

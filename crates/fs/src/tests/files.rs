@@ -1,5 +1,6 @@
 use super::client::{Client, half, number};
 use crate::abi::{MAX_WRITE, ROOT, fattr, init, op};
+use crate::nodes::State;
 use crate::wire::Output;
 use rustix::io::Errno;
 use std::fs;
@@ -40,7 +41,7 @@ fn files_are_written_and_read() {
     let (made, handle) = c.create(ROOT, "f", RDWR | EXCL, 0o100_664).unwrap();
     assert_eq!(made.attr.mode, 0o100_664, "whatever the umask of this process is");
     assert_eq!(c.create(ROOT, "f", RDWR | EXCL, 0o644), Err(Errno::EXIST));
-    let data: Vec<u8> = (0..700_001u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..700_001u32).map(|n| (n * 7) as u8).collect();
     assert_eq!(c.write(handle, 10, &data), Ok(data.len()));
     assert_eq!(fs::read(c.host("f")).unwrap(), [&[0; 10], &data[..]].concat());
     assert_eq!(c.read(handle, 10, 700_001).unwrap(), data);
@@ -77,6 +78,32 @@ fn files_are_written_and_read() {
         (found.attr.size, c.read(handle, 0, 9).unwrap()),
         (5, b"there".into())
     );
+}
+
+#[test]
+fn what_a_guest_keeps_of_a_file_is_dropped_when_that_has_changed() {
+    let c = Client::new();
+    fs::write(c.host("f"), "one").unwrap();
+    let f = c.lookup(ROOT, "f").unwrap().node;
+    let state = |after: i64| {
+        let stat = crate::host::stat(fs::File::open(c.host("f")).unwrap()).unwrap();
+        State::of(&stat, stat.stx_ctime.tv_sec + after)
+    };
+    // It may change again at the same time.
+    assert!(state(0).is_none() && state(2).is_none() && state(3).is_some());
+    assert!(!c.server.nodes.is_unchanged(f, state(3)), "it was not open");
+    assert!(c.server.nodes.is_unchanged(f, state(3)));
+    assert!(!c.server.nodes.is_unchanged(f, state(0)));
+    assert!(!c.server.nodes.is_unchanged(f, state(3)));
+    fs::write(c.host("f"), "other").unwrap();
+    assert!(!c.server.nodes.is_unchanged(f, state(3)));
+    assert!(c.server.nodes.is_unchanged(f, state(3)));
+    assert!(!c.server.nodes.is_unchanged(99, state(3)));
+    // As requests have it: it has changed just now.
+    for _ in 0..2 {
+        let out = c.ask(op::OPEN, f, &[0; 8], 16).unwrap();
+        assert_eq!(half(&out, 8), 0);
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use super::client::{Client, LIMITS};
 use crate::abi::ROOT;
+use crate::saved::{SavedHandle, SavedNode};
 use crate::{Limits, SavedSession, ShareOptions};
 use rustix::io::Errno;
+use std::ffi::CString;
 use std::fs;
 
 /// The same session in another process, with the same directory.
@@ -89,4 +91,52 @@ fn a_session_that_cannot_be_is_refused() {
     assert_eq!(small.lookup(ROOT, "d"), Err(Errno::IO), "it has not begun");
     small.server.restore(&SavedSession::default()).unwrap();
     assert_eq!(small.lookup(ROOT, "d"), Err(Errno::IO));
+}
+
+#[test]
+fn numbers_and_names_of_a_saved_session_have_bounds() {
+    let c = Client::new();
+    let node = |id: u64, place: Option<(u64, &str)>| SavedNode {
+        id,
+        place: place.map(|(parent, name)| (parent, CString::new(name).unwrap())),
+        lookups: 1,
+    };
+    let handle = |number: u64| SavedHandle {
+        number,
+        node: 1,
+        flags: 0,
+        directory: true,
+    };
+    for (nodes, last_node, handles, last_handle, good) in [
+        (vec![node(2, Some((1, "a")))], 2, vec![handle(6)], 6, true),
+        // A ring of directories, and one that is in none: nowhere, which is no harm.
+        (
+            vec![
+                node(2, Some((3, "a"))),
+                node(3, Some((2, "b"))),
+                node(4, Some((9, "c"))),
+            ],
+            4,
+            vec![],
+            0,
+            true,
+        ),
+        (vec![], u64::MAX, vec![], 0, false),
+        (vec![node(5, None)], 4, vec![], 0, false),
+        (vec![node(1, None)], 4, vec![], 0, false),
+        (vec![node(2, None), node(2, None)], 4, vec![], 0, false),
+        (vec![node(2, Some((1, "..")))], 4, vec![], 0, false),
+        (vec![node(2, Some((1, "a/b")))], 4, vec![], 0, false),
+        (vec![], 1, vec![], u64::MAX, false),
+        (vec![], 1, vec![handle(7)], 6, false),
+    ] {
+        let saved = SavedSession {
+            begun: true,
+            nodes,
+            last_node,
+            handles,
+            last_handle,
+        };
+        assert_eq!(c.server.restore(&saved).is_ok(), good, "{saved:?}");
+    }
 }

@@ -68,16 +68,23 @@ pub fn of_archives(
     drop(tree);
     // Neither is needed twice at a time.
     std::fs::remove_file(&spool).map_err(RecordError::io("remove", &spool))?;
+    convert(draft, &raw)?;
+    Ok(sum(&draft.disk())?)
+}
+
+/// Makes the draft's disk of a raw one, which then is gone.
+pub fn convert(draft: &Draft, raw: &Path) -> Result<(), DiskError> {
     let conversion = manage::Conversion {
         source_format: Some(Format::Raw),
         ..manage::Conversion::default()
     };
-    manage::convert(&raw, &draft.disk(), &conversion, &|_| ())?;
-    std::fs::remove_file(&raw).map_err(RecordError::io("remove", &raw))?;
-    Ok(sum(&draft.disk())?)
+    manage::convert(raw, &draft.disk(), &conversion, &|_| ())?;
+    std::fs::remove_file(raw).map_err(RecordError::io("remove", raw))?;
+    Ok(())
 }
 
-fn create(path: &Path) -> Result<File, RecordError> {
+/// Makes a file.
+pub fn create(path: &Path) -> Result<File, RecordError> {
     let file = File::options().create_new(true).read(true).write(true).open(path);
     file.map_err(RecordError::io("create", path))
 }

@@ -37,7 +37,12 @@ impl Registry<'_> {
     }
 
     async fn token(&self, parameters: &[(String, String)]) -> Result<HeaderValue, Failure> {
-        let get = |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let get = |name: &str| {
+            parameters
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.as_str())
+        };
         let realm = get("realm").unwrap_or_default();
         let bad = |what: &str| Failure::Final(self.unauthorized(what.into()));
         let mut url = Url::parse(realm).map_err(|_| bad("it names no place to get a token"))?;
@@ -55,11 +60,16 @@ impl Registry<'_> {
         if let Some(value) = self.basic() {
             request = request.header(reqwest::header::AUTHORIZATION, value);
         }
-        let response = request.send().await.map_err(|e| Failure::Transient(describe(&e)))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|e| Failure::Transient(describe(&e)))?;
         if response.status() != StatusCode::OK {
             return Err(self.failure("", response).await);
         }
-        let body = body(response, MAX_TOKEN).await?.ok_or_else(|| bad("its token is too large"))?;
+        let body = body(response, MAX_TOKEN)
+            .await?
+            .ok_or_else(|| bad("its token is too large"))?;
         let token: Token = serde_json::from_slice(&body).map_err(|_| bad("it sent no token"))?;
         let token = match token.token.is_empty() {
             true => token.access_token,

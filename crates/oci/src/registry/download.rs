@@ -97,10 +97,15 @@ impl Registry<'_> {
         let mut response = self.get(path, from).await?;
         match (response.status(), from) {
             (StatusCode::PARTIAL_CONTENT, Some(from)) => {
-                let range = response.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
+                let range = response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|r| r.to_str().ok());
                 if !range.is_some_and(|r| r.starts_with(&format!("bytes {from}-"))) {
                     partial.restart()?;
-                    return Err(Failure::Transient("it sent another part than was asked for".into()));
+                    return Err(Failure::Transient(
+                        "it sent another part than was asked for".into(),
+                    ));
                 }
             }
             // It knows no ranges.
@@ -115,7 +120,10 @@ impl Registry<'_> {
         }
         let announced = response.content_length().is_some();
         loop {
-            let chunk = response.chunk().await.map_err(|e| Failure::Transient(describe(&e)))?;
+            let chunk = response
+                .chunk()
+                .await
+                .map_err(|e| Failure::Transient(describe(&e)))?;
             let Some(chunk) = chunk else { break };
             if chunk.len() as u64 > blob.size - partial.done() {
                 let what = format!("more than the {} bytes in the manifest", blob.size);

@@ -89,7 +89,10 @@ impl Partial {
 
     /// Begins anew.
     pub(crate) fn restart(&mut self) -> Result<(), Error> {
-        let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
+        let emptied = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)));
         emptied.map_err(Error::io("empty", &self.path))?;
         self.hasher = Hasher::default();
         self.done = 0;

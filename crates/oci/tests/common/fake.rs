@@ -43,7 +43,10 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut content = HashMap::new();
         for name in ["latest".into(), Digest::of(&made.manifest).to_string()] {
-            content.insert(format!("/v2/image/manifests/{name}"), (made.manifest.clone(), MANIFEST));
+            content.insert(
+                format!("/v2/image/manifests/{name}"),
+                (made.manifest.clone(), MANIFEST),
+            );
         }
         for blob in &made.blobs {
             let path = format!("/v2/image/blobs/{}", Digest::of(blob));
@@ -80,9 +83,17 @@ fn serve(shared: &Shared, mut stream: TcpStream) {
     let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
     while let Some((first, headers)) = head_of(&mut reader) {
         let path = first.split(' ').nth(1).expect("a path").to_owned();
-        let get = |name: &str| headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone());
+        let get = |name: &str| {
+            headers
+                .iter()
+                .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v.clone())
+        };
         let range = get("range");
-        let entry = [Some(path.clone()), range.clone()].into_iter().flatten().collect::<Vec<_>>();
+        let entry = [Some(path.clone()), range.clone()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>();
         shared.log.lock().expect("not poisoned").push(entry.join(" "));
         if answer(shared, &mut stream, &path, range, get("authorization")).is_none() {
             return;
@@ -99,7 +110,10 @@ fn answer(
     authorization: Option<String>,
 ) -> Option<()> {
     let mut send = |status: &str, headers: &str, body: &[u8]| {
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
         stream.write_all(head.as_bytes()).ok()?;
         stream.write_all(body).ok()
     };
@@ -108,7 +122,11 @@ fn answer(
         if path.starts_with("/token?") {
             return match authorization.as_deref() == user {
                 true => send("200 OK", "", b"{\"token\":\"sesame\"}"),
-                false => send("401 Unauthorized", "", b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\"}]}"),
+                false => send(
+                    "401 Unauthorized",
+                    "",
+                    b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\"}]}",
+                ),
             };
         }
         if authorization.as_deref() != Some("Bearer sesame") {
@@ -125,7 +143,11 @@ fn answer(
         return None;
     }
     let Some((body, kind)) = shared.content.get(path) else {
-        return send("404 Not Found", "", b"{\"errors\":[{\"code\":\"UNKNOWN\",\"message\":\"not here\"}]}");
+        return send(
+            "404 Not Found",
+            "",
+            b"{\"errors\":[{\"code\":\"UNKNOWN\",\"message\":\"not here\"}]}",
+        );
     };
     if path.contains("/blobs/") {
         std::thread::sleep(manners.delay);
@@ -137,12 +159,22 @@ fn answer(
     let rest = &body[from..];
     let status = match from {
         0 => "HTTP/1.1 200 OK".into(),
-        _ => format!("HTTP/1.1 206 Partial\r\nContent-Range: bytes {from}-{}/{}", body.len() - 1, body.len()),
+        _ => format!(
+            "HTTP/1.1 206 Partial\r\nContent-Range: bytes {from}-{}/{}",
+            body.len() - 1,
+            body.len()
+        ),
     };
-    let head = format!("{status}\r\nContent-Length: {}\r\nContent-Type: {kind}\r\n\r\n", rest.len());
+    let head = format!(
+        "{status}\r\nContent-Length: {}\r\nContent-Type: {kind}\r\n\r\n",
+        rest.len()
+    );
     stream.write_all(head.as_bytes()).ok()?;
     let mut left = shared.breaks.lock().expect("not poisoned");
-    if let Some((after, _)) = manners.breaks.filter(|(after, _)| rest.len() > *after && *left > 0) {
+    if let Some((after, _)) = manners
+        .breaks
+        .filter(|(after, _)| rest.len() > *after && *left > 0)
+    {
         *left -= 1;
         drop(left);
         stream.write_all(&rest[..after]).ok()?;

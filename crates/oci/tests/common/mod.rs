@@ -64,7 +64,10 @@ pub struct Made {
 impl Made {
     /// Of layers as they are sent, their media types and their archives.
     pub fn new(layers: &[(Vec<u8>, &str, &[u8])]) -> Self {
-        let diff_ids: Vec<_> = layers.iter().map(|(_, _, tar)| Digest::of(tar).to_string()).collect();
+        let diff_ids: Vec<_> = layers
+            .iter()
+            .map(|(_, _, tar)| Digest::of(tar).to_string())
+            .collect();
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux",
             "config": {

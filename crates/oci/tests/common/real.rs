@@ -21,7 +21,11 @@ impl Registry {
     pub fn start(auth: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         // The port is free a moment later, too, or else the registry ends and this fails.
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a port").port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("a port")
+            .port();
         let host = format!("127.0.0.1:{port}");
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
@@ -37,11 +41,18 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is there: sudo apt-get install docker-registry");
-        let mut registry = Self { child, directory, host };
+        let mut registry = Self {
+            child,
+            directory,
+            host,
+        };
         let end = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(&registry.host).is_err() {
             let ended = registry.child.try_wait().expect("a child");
-            assert!(ended.is_none() && Instant::now() < end, "the registry does not start: {ended:?}");
+            assert!(
+                ended.is_none() && Instant::now() < end,
+                "the registry does not start: {ended:?}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         registry
@@ -62,7 +73,13 @@ impl Registry {
     }
 
     fn push_blob(&self, name: &str, blob: &[u8]) {
-        let answer = request(&self.host, "POST", &format!("/v2/{name}/blobs/uploads/"), &[], b"");
+        let answer = request(
+            &self.host,
+            "POST",
+            &format!("/v2/{name}/blobs/uploads/"),
+            &[],
+            b"",
+        );
         let location = answer.header("location").expect("where to send it").to_owned();
         let path = location.split_once(&self.host).expect("this registry").1;
         let path = format!("{path}&digest={}", Digest::of(blob));

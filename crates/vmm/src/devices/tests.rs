@@ -211,3 +211,51 @@ impl donjon_devices::PowerSink for Nobody {
     fn power_off(&self) {}
     fn reset(&self) {}
 }
+
+#[test]
+fn shared_directories_are_read_as_they_are_written() {
+    for text in [
+        "/a/b,tag=work",
+        "/a,,b,tag=a,,b,ro",
+        "/a=b,tag=x y,uid=1000,gid=100,name=home",
+    ] {
+        let spec: FsSpec = text.parse().unwrap();
+        assert_eq!(spec.to_string(), *text, "{text}");
+    }
+    let refused = |text: &str| text.parse::<FsSpec>().unwrap_err().to_string();
+    for text in ["", "a", ",tag=a", "a,ro"] {
+        assert!(refused(text).contains("DIR,tag=TAG"), "{text}");
+    }
+    assert!(refused(&format!("a,tag={}", "x".repeat(37))).contains("1 to 36 bytes"));
+    assert!(refused("a,tag=b,rw").contains("tag, ro, uid, gid, name"));
+    assert!(refused("a,tag=b,uid=-1").contains("uid"));
+    assert!(refused("a,tag=b,name=a/b").contains("letters, digits"));
+}
+
+#[test]
+fn places_in_the_guest_are_read_as_they_are_written() {
+    for (text, guest, read_only) in [
+        ("data:/data", "/data", false),
+        ("./a b:/srv//x/./y/:ro", "/srv/x/y", true),
+        ("/h:/g:rw", "/g", false),
+    ] {
+        let share: fs::Share = text.parse().unwrap();
+        assert_eq!((&share.guest[..], share.read_only), (guest, read_only), "{text}");
+        assert_eq!(share.to_string().parse(), Ok(share.clone()));
+        let device = share.device();
+        assert_eq!((device.tag, device.read_only), (share.tag(), read_only));
+    }
+    let tag = |text: &str| text.parse::<fs::Share>().unwrap().tag().to_string();
+    // Agents of older and newer versions have to say the same.
+    assert_eq!(tag("a:/data"), "donjon-2e61291ce2d9239e");
+    assert_eq!(tag("a:/data"), tag("b:/data/:ro"));
+    assert_ne!(tag("a:/data"), tag("a:/data2"));
+    let refused = |text: &str| text.parse::<fs::Share>().unwrap_err().to_string();
+    for text in ["", "a", ":/a", "a:/b:ro:x"] {
+        assert!(refused(text).contains("HOST:GUEST"), "{text}");
+    }
+    assert!(refused("a:/b:exec").contains("ro and rw"));
+    for text in ["a:b", "a:", "a:/", "a:/../etc", "a:/b/../c"] {
+        assert!(refused(text).contains("absolute path"), "{text}");
+    }
+}
