@@ -8,13 +8,17 @@ mod vmdk;
 use crate::command::{cargo, root, run, target_dir};
 use crate::prerequisites;
 use anyhow::{Context, Result, bail};
+use donjon_agent_protocol::exit::Exit;
+use donjon_agent_protocol::frame::FrameWriter;
+use donjon_agent_protocol::{Exec, FirstBoot, Reply, Request, User, copy};
 use donjon_machine::boot::sample;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Every target. The name is that of its file in fuzz/src.
-const TARGETS: [&str; 9] = [
-    "boot", "cpu", "fs", "net", "nvme", "qcow2", "user_net", "virtio", "vmdk",
+const TARGETS: [&str; 10] = [
+    "agent", "boot", "cpu", "fs", "net", "nvme", "qcow2", "user_net", "virtio", "vmdk",
 ];
 
 /// What `cargo fuzz` passes too, less the sanitizer.
@@ -130,6 +134,8 @@ fn report(target: &str, log: &str, corpus: &Path) -> Result<()> {
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let code = b"\xf4\xeb\xfd";
     match target {
+        // Who hears it comes first: see fuzz/src/agent.rs.
+        "agent" => agent(),
         // The first byte says whether there is an initrd.
         "boot" => [("bzimage", sample::bzimage(code)), ("elf", sample::pvh_elf(code))]
             .into_iter()
@@ -357,6 +363,81 @@ fn fs_sessions() -> Vec<(&'static str, Vec<u8>)> {
             .concat(),
         ),
     ]
+}
+
+/// Messages of both sides, and an archive.
+fn agent() -> Vec<(String, Vec<u8>)> {
+    fn framed(messages: &[impl serde::Serialize]) -> Vec<u8> {
+        let mut writer = FrameWriter::new(vec![]);
+        for message in messages {
+            // Those here are short.
+            let _ = writer.send(message);
+        }
+        writer.get_ref().clone()
+    }
+    let mut archive = vec![];
+    let path = root().join("crates/agent-binary");
+    let _ = copy::send(&path, copy::Kind::Directory, &mut archive);
+    archive.truncate(4096);
+    let exec = Request::Exec(Exec {
+        argv: vec!["true".into()],
+        stdin: true,
+        ..Exec::default()
+    });
+    let source = copy::Source::named(Path::new("/x"), copy::Kind::Directory);
+    let (path, options) = ("/y".to_owned(), copy::Options::default());
+    let copy_in = Request::CopyIn {
+        path,
+        source,
+        options,
+    };
+    let copy_out = Request::CopyOut {
+        path: "/".into(),
+        follow: true,
+    };
+    let time = Duration::from_secs(1);
+    let first_boot = Request::FirstBoot(FirstBoot {
+        hostname: Some("h".into()),
+        user: Some(User {
+            name: "u".into(),
+            ssh_keys: vec!["k".into()],
+            ..User::default()
+        }),
+        timezone: Some("UTC".into()),
+    });
+    let simple = [
+        Request::Ping,
+        Request::Info,
+        Request::Freeze(time),
+        Request::Thaw,
+        Request::SetTime(time),
+    ];
+    let data = [copy_in, Request::Data(&archive), Request::End];
+    let input = [exec, Request::Stdin(b"in"), Request::Signal(1), Request::StdinEof];
+    let sent = [
+        Reply::Source(copy::Kind::Directory),
+        Reply::Data(&archive),
+        Reply::Copied(copy::Report::default()),
+    ];
+    let output = [
+        Reply::Started(1),
+        Reply::Stdout(b"out"),
+        Reply::StdinCredit(9),
+        Reply::Exited(Exit::Code(1)),
+    ];
+    [
+        ("messages", 0, framed(&simple)),
+        ("archive", 1, archive.clone()),
+        ("simple", 2, framed(&simple)),
+        ("exec", 2, framed(&input)),
+        ("copy-in", 2, framed(&data)),
+        ("copy-out", 2, framed(&[copy_out])),
+        ("first-boot", 2, framed(&[first_boot])),
+        ("copied-out", 3 | 1 << 2, framed(&sent)),
+        ("output", 3 | 5 << 2, framed(&output)),
+    ]
+    .map(|(name, who, bytes)| (name.to_owned(), [&[who], &bytes[..]].concat()))
+    .into()
 }
 
 /// A disk of 64 KiB with two clusters of 512 bytes in use and one that is zeroes.

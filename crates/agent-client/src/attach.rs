@@ -5,6 +5,7 @@ use crate::exec::{Event, Input, Session};
 use crate::terminal::{RawTerminal, terminal_size};
 use donjon_agent_protocol::exit::Exit;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::termios::isatty;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
 use std::fs::File;
@@ -57,11 +58,16 @@ impl Session {
             Some(input) if terminal => Some(input.try_clone().map_err(trouble("standard input"))?),
             _ => None,
         };
+        // First the signals: none may end this process while the terminal is raw.
+        let keys_are_raw = screen.as_ref().is_some_and(isatty);
+        let own_screen = screen.as_ref().map(File::try_clone).transpose();
+        let own_screen = own_screen.map_err(trouble("standard input"))?;
+        let signals =
+            SignalThread::start(self.input(), own_screen, keys_are_raw).map_err(trouble("signals"))?;
         let raw = match &screen {
             Some(screen) => RawTerminal::enter(screen).map_err(trouble("the terminal"))?,
             None => None,
         };
-        let signals = SignalThread::start(self.input(), screen, raw.is_some()).map_err(trouble("signals"))?;
         let keys = match input {
             Some(input) => Some(InputThread::start(self.input(), input).map_err(trouble("standard input"))?),
             None => None,
@@ -86,8 +92,8 @@ impl Session {
         };
         // The threads may be in the middle of telling it something.
         self.input().hang_up();
-        let signal = signals.stop();
         drop((keys, raw));
+        let signal = signals.stop();
         match result {
             Err(ClientError::Gone) if signal != 0 => Err(ClientError::Interrupted(signal)),
             other => other,

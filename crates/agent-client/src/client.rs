@@ -2,6 +2,7 @@
 
 use crate::connection::Connection;
 use crate::error::ClientError;
+use crate::printable;
 use donjon_agent_protocol::{FirstBoot, Info, Reply, Request, Shutdown};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -81,7 +82,7 @@ impl Client {
         let mut connection = self.connect()?;
         connection.send(&Request::Info)?;
         match connection.next()? {
-            Reply::Info(info) => Ok(info),
+            Reply::Info(info) => Ok(printable::info(info)),
             _ => Err(ClientError::Nonsense("it answers something else")),
         }
     }

@@ -1,6 +1,7 @@
 //! A session with the agent.
 
 use crate::error::ClientError;
+use crate::printable;
 use donjon_agent_protocol::frame::{FrameReader, FrameWriter};
 use donjon_agent_protocol::hello::{self, HelloError};
 use donjon_agent_protocol::{PORT, Reply, Request};
@@ -132,7 +133,7 @@ impl Connection {
     pub fn next(&mut self) -> Result<Reply<'_>, ClientError> {
         let limit = self.reader.get_ref().limit;
         match self.reader.next() {
-            Ok(Some(Reply::Error(error))) => Err(error.into()),
+            Ok(Some(Reply::Error(error))) => Err(printable::error(error).into()),
             Ok(Some(reply)) => Ok(reply),
             Ok(None) => Err(ClientError::Gone),
             Err(e) => Err(silent_for(e.into(), limit)),

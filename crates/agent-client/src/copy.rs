@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::printable;
 use donjon_agent_protocol::copy::{self, CopyError, Incoming, Options, Outgoing, Report, Source};
 use donjon_agent_protocol::{Reply, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -74,7 +75,7 @@ impl Client {
         match connection.next()? {
             Reply::Copied(mut received) => {
                 received.add_skipped(&report);
-                Ok(received)
+                Ok(printable::report(received))
             }
             _ => Err(ClientError::Nonsense("it does not say that it has copied")),
         }
@@ -114,10 +115,15 @@ impl Client {
         let received = copy::receive(&target, input, options.receiving());
         match (received, end) {
             (Err(CopyError::Stream(_)), Some(Err(error))) => Err(error),
+            // What is wrong with an archive may be told in its own words.
+            (Err(CopyError::Stream(e)), _) => {
+                let told = io::Error::new(e.kind(), printable::text(e.to_string()));
+                Err(ClientError::Copy(CopyError::Stream(told)))
+            }
             (Err(error), _) => Err(ClientError::Copy(error)),
             (Ok(mut received), Some(Ok(sent))) => {
                 received.add_skipped(&sent);
-                Ok(received)
+                Ok(printable::report(received))
             }
             (Ok(_), _) => Err(ClientError::Gone),
         }

@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::connection::Timed;
 use crate::error::ClientError;
+use crate::printable;
 use donjon_agent_protocol::exit::Exit;
 use donjon_agent_protocol::frame::{FrameError, FrameReader, FrameWriter, MAX_DATA};
 use donjon_agent_protocol::{Error, Exec, Reply, Request, STDIN_WINDOW, WindowSize};
@@ -108,7 +109,7 @@ impl Session {
                 self.input.end();
                 Ok(Event::Exited(exit))
             }
-            Reply::Error(error) => Ok(Event::Refused(error)),
+            Reply::Error(error) => Ok(Event::Refused(printable::error(error))),
             _ => Err(ClientError::Nonsense("it answers something else")),
         }
     }

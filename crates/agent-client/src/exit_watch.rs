@@ -1,5 +1,6 @@
 //! Hearing how a guest's main program ended.
 
+use crate::printable;
 use donjon_agent_protocol::EXIT_PORT;
 use donjon_agent_protocol::exit::Report;
 use donjon_agent_protocol::frame::FrameReader;
@@ -56,8 +57,10 @@ impl ExitWatch {
             stream.set_read_timeout(Some(PATIENCE))?;
             // Other programs of the guest can reach this port, too, and say what they like: this is the guest's
             // word, whoever's in it.
-            if let Ok(Some(report)) = FrameReader::new(stream).next::<Report>() {
-                return Ok(Some(report));
+            match FrameReader::new(stream).next::<Report>() {
+                Ok(Some(Report::Failed(why))) => return Ok(Some(Report::Failed(printable::text(why)))),
+                Ok(Some(exited)) => return Ok(Some(exited)),
+                _ => {}
             }
         }
     }

@@ -12,6 +12,7 @@ mod error;
 mod exec;
 mod exit_watch;
 mod freeze;
+mod printable;
 mod terminal;
 
 pub use attach::Local;

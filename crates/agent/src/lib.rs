@@ -25,4 +25,4 @@ mod text;
 pub use first_boot::apply as first_boot;
 pub use guest::Guest;
 pub use session::Agent;
-pub use system::{Frozen, System, path_in};
+pub use system::{Frozen, System};

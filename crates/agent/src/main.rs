@@ -52,5 +52,12 @@ fn listen(agent_is_init: bool) -> ExitCode {
         Defaults::default()
     };
     let agent = Agent::new(Guest { agent_is_init }, helper, defaults);
-    serve::serve(agent, PORT, |what| eprintln!("donjon-agent: {what}"))
+    serve::serve(agent, PORT, |what| {
+        if agent_is_init {
+            // The console is the container's.
+            init::note(what);
+        } else {
+            eprintln!("donjon-agent: {what}");
+        }
+    })
 }

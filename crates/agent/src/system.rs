@@ -8,6 +8,10 @@ use std::time::Duration;
 pub trait System: Send + Sync + 'static {
     /// Where its root directory is.
     fn root(&self) -> &Path;
+    /// Where the absolute path `path` of the guest lies.
+    fn path(&self, path: &str) -> Result<PathBuf, Error> {
+        path_in(self.root(), path)
+    }
     /// Shuts it down.
     fn shutdown(&self, how: Shutdown) -> Result<(), Error>;
     /// Sets its clock, to so much time since 1970.
@@ -23,8 +27,7 @@ pub trait System: Send + Sync + 'static {
 /// File systems that are frozen.
 pub trait Frozen: Send {}
 
-/// Where the absolute path `path` lies on a machine.
-pub fn path_in(root: &Path, path: &str) -> Result<PathBuf, Error> {
+fn path_in(root: &Path, path: &str) -> Result<PathBuf, Error> {
     if path.contains('\0') {
         return Err(Error::new(ErrorKind::Invalid, "a path has a zero byte in it"));
     }

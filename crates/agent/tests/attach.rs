@@ -188,7 +188,7 @@ fn a_terminal_is_raw_only_meanwhile() {
     let (master, slave) = terminal();
     size(&slave, 12, 34);
     assert!(!is_raw(&slave));
-    let exec = on_terminal("read x; stty size; read x; stty size; read x; exit 6");
+    let exec = on_terminal("while read x && [ $x = a ]; do stty size; done; exit 6");
     let session = guest.client.exec(&exec).unwrap();
     let local = Local {
         input: Some(slave.try_clone().unwrap()),
@@ -198,9 +198,14 @@ fn a_terminal_is_raw_only_meanwhile() {
     let attached = thread::spawn(move || session.attach(local, true));
     eventually("it is raw", || is_raw(&slave));
     // The size it has here, not that of the request. It is told by another thread.
-    thread::sleep(std::time::Duration::from_millis(100));
-    (&master).write_all(b"a\n").unwrap();
-    read_until(&master, "12 34");
+    let becomes = |size: &str| {
+        eventually(size, || {
+            (&master).write_all(b"a\n").unwrap();
+            // The echo, and the answer.
+            (read_until(&master, "\n") + &read_until(&master, "\n")).contains(size)
+        });
+    };
+    becomes("12 34");
     size(&slave, 56, 78);
     kill_process(getpid(), Signal::WINCH).unwrap();
     assert_eq!(
@@ -210,9 +215,7 @@ fn a_terminal_is_raw_only_meanwhile() {
             columns: 78
         })
     );
-    thread::sleep(std::time::Duration::from_millis(100));
-    (&master).write_all(b"b\n").unwrap();
-    read_until(&master, "56 78");
+    becomes("56 78");
     (&master).write_all(b"c\n").unwrap();
     assert_eq!(attached.join().unwrap().unwrap(), Exit::Code(6));
     assert!(!is_raw(&slave));
@@ -233,8 +236,7 @@ fn a_signal_puts_the_terminal_back() {
         };
         let attached = thread::spawn(move || session.attach(local, true));
         eventually("it is raw", || is_raw(&slave));
-        // The handler is there before or soon after: until then the signal would end this test.
-        thread::sleep(std::time::Duration::from_millis(100));
+        // Then a signal ends no process any more.
         kill_process(getpid(), signal).unwrap();
         let error = attached.join().unwrap().unwrap_err();
         assert!(

@@ -204,10 +204,18 @@ fn a_guest_without_an_agent() {
         (b"OK 1030\n", "has ended"),
         (b"OK 1030\nHTTP/1.0 400 Bad Request", "does not say hello"),
         (b"OK 1030\n\x06\0\0\0djag\x09\x0a", "versions 9 to 10"),
+        // What it says reaches no terminal as a command.
+        (
+            b"OK 1030\n\x06\0\0\0djag\x01\x01\x09\0\0\0\x01\x05\x06\x1b[2Jno",
+            "[2Jno",
+        ),
     ] {
         answers.send(answer).unwrap();
         let error = client.ping().unwrap_err().to_string();
-        assert!(error.contains(expected), "{expected}: {error}");
+        assert!(
+            error.contains(expected) && !error.contains('\x1b'),
+            "{expected}: {error}"
+        );
     }
 }
 

@@ -151,6 +151,17 @@ fn nothing_beside_the_directory_is_reached() {
     guest.off();
 }
 
+#[test]
+fn what_a_guest_has_written_survives_that_donjon_is_killed() {
+    let place = Place::new();
+    let mut guest = shared(&place, "", &[]);
+    guest.sh("mkdir /s/d && seq 100000 >/s/d/new && sync /s/d/new && mv /s/d/new /s/numbers");
+    guest.running.kill();
+    let numbers: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
+    assert!(fs::read_to_string(place.path("work/numbers")).unwrap() == numbers);
+    assert_eq!(fs::read_dir(place.path("work/d")).unwrap().count(), 0);
+}
+
 /// FNV-1a, as fsx has it.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

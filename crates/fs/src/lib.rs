@@ -11,6 +11,8 @@
 //! - No symbolic link is followed. The guest reads it and resolves it in its own name space.
 //! - Nodes are held by `O_PATH` descriptors, which open nothing. Only regular files and directories are ever opened;
 //!   device nodes, sockets and FIFOs of the host are names and attributes to the guest.
+//! - A directory that the host itself moves out of the shared one stays in reach of guests that know it, with what is
+//!   in it, as it does for any process that is in it.
 //! - Nodes, handles, requests and answers are bounded ([`Limits`]).
 #![forbid(unsafe_code)]
 

@@ -6,6 +6,7 @@
 //! counted.
 
 mod beneath;
+mod draft;
 mod entries;
 mod receive;
 mod send;
@@ -89,11 +90,15 @@ pub struct Report {
 impl Report {
     /// How many examples are kept.
     const EXAMPLES: usize = 8;
+    /// Bytes of each.
+    const LONGEST: usize = 1024;
 
     fn skip(&mut self, path: &Path) {
         self.skipped = self.skipped.saturating_add(1);
         if self.examples.len() < Self::EXAMPLES {
-            self.examples.push(path.display().to_string());
+            let mut example = path.display().to_string();
+            example.truncate(example.floor_char_boundary(Self::LONGEST));
+            self.examples.push(example);
         }
     }
 

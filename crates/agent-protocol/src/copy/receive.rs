@@ -1,20 +1,18 @@
 //! Writing what a tar stream has in it.
 
 use super::beneath::{Beneath, relative};
+use super::draft::{Draft, fill};
 use super::entries::{Item, each};
 use super::{CopyError, Options, Report, Target};
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat,
-    mkdirat, openat, renameat, symlinkat, unlinkat, utimensat,
+    AtFlags, Gid, Mode, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat, mkdirat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tar::EntryType;
 
 /// Writes the stream's entries to `target`. What was there of the same names is replaced; a file that could not be
@@ -242,79 +240,5 @@ fn replace(
             make()
         }
         other => other,
-    }
-}
-
-/// Writes the entry's content, leaving holes where there are only zeroes.
-fn fill<R: Read>(file: &File, item: &mut Item<'_, '_, R>, path: &Path) -> Result<(), CopyError> {
-    const PAGE: usize = 4096;
-    let failed = |e: io::Error| CopyError::file("write", path)(e);
-    let mut buffer = [0; 16 * PAGE];
-    let mut at = 0u64;
-    while at < item.size {
-        let mut have = 0;
-        while have < buffer.len() {
-            match item.content.read(&mut buffer[have..]) {
-                Ok(0) => break,
-                Ok(n) => have += n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(CopyError::Stream(e)),
-            }
-        }
-        if have == 0 {
-            return Err(CopyError::Stream(ErrorKind::UnexpectedEof.into()));
-        }
-        for (n, page) in buffer[..have].chunks(PAGE).enumerate() {
-            if page.iter().any(|b| *b != 0) {
-                file.write_all_at(page, at + (n * PAGE) as u64).map_err(failed)?;
-            }
-        }
-        at += have as u64;
-    }
-    file.set_len(at).map_err(failed)
-}
-
-/// A file under a name of its own until it is whole.
-struct Draft {
-    parent: OwnedFd,
-    name: String,
-    file: File,
-    published: bool,
-}
-
-impl Draft {
-    fn new(parent: OwnedFd) -> rustix::io::Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        loop {
-            let number = NEXT.fetch_add(1, Relaxed);
-            let name = format!(".donjon-copy-{}-{number}", std::process::id());
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match openat(&parent, &name, flags, Mode::RUSR | Mode::WUSR) {
-                Err(Errno::EXIST) => {}
-                Err(e) => return Err(e),
-                Ok(file) => {
-                    return Ok(Self {
-                        parent,
-                        name,
-                        file: file.into(),
-                        published: false,
-                    });
-                }
-            }
-        }
-    }
-
-    fn publish(mut self, name: &OsStr) -> rustix::io::Result<()> {
-        renameat(&self.parent, &self.name, &self.parent, name)?;
-        self.published = true;
-        Ok(())
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.published {
-            let _ = unlinkat(&self.parent, &self.name, AtFlags::empty());
-        }
     }
 }

@@ -3,9 +3,19 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Writes a line to the kernel's log as an error, which shows it on the console even with `quiet`, and keeps it.
+/// Tells what went wrong: a line in the kernel's log that the console shows even with `quiet`.
 pub fn say(what: &str) {
-    let line = format!("<3>donjon-agent: {}\n", what.replace('\n', " "));
+    write(3, what);
+}
+
+/// Tells what is usual: a line in the kernel's log that a quiet console does not show.
+pub fn note(what: &str) {
+    write(6, what);
+}
+
+/// `level` is one of syslog(2).
+fn write(level: u8, what: &str) {
+    let line = format!("<{level}>donjon-agent: {}\n", what.replace('\n', " "));
     let written = OpenOptions::new()
         .write(true)
         .open("/dev/kmsg")

@@ -14,6 +14,7 @@ use rustix::system::RebootCommand;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::fchown;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -100,6 +101,10 @@ fn program(config: &Container) -> Result<Command, String> {
     }
     command.envs(environment(config));
     if let Ok(console) = OpenOptions::new().read(true).write(true).open("/dev/console") {
+        // So that the program can open /dev/stdout, as it could in a container.
+        if let Err(e) = fchown(&console, Some(account.uid), Some(account.gid)) {
+            say(&format!("cannot give {} the console: {e}", account.name));
+        }
         let copies = (console.try_clone(), console.try_clone());
         if let (Ok(out), Ok(err)) = copies {
             command.stdout(out).stderr(err);
@@ -140,6 +145,10 @@ fn start(mut command: Command) -> Result<Pid, String> {
 fn serve() -> Option<Pid> {
     let mut command = Command::new(BINARY);
     command.args(["serve", "--init"]).env_clear().env("PATH", PATH);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     start(command).map_err(|e| say(&e)).ok()
 }
 

@@ -12,6 +12,7 @@ mod reaper;
 mod root;
 mod switch;
 
+pub use console::note;
 use donjon_agent_protocol::boot::{self, BootConfig, Start};
 use donjon_agent_protocol::exit::Report;
 use std::fs;

@@ -14,13 +14,13 @@ const UNITS: &str = "/run/systemd/system";
 const UNIT: &str = "donjon-agent.service";
 /// In the root file system: it was set up.
 const DONE: &str = "var/lib/donjon/first-boot";
-/// Started as early as possible: the agent needs nothing but vsock. It ends last, so that the host can watch.
+/// Started as early as possible: the agent needs nothing but vsock. Nothing stops it before everything is stopped, so
+/// that the host can watch a system that does not shut down.
 const SERVICE: &str = "\
 [Unit]
 Description=donjon guest agent
 DefaultDependencies=no
-Conflicts=shutdown.target
-Before=shutdown.target
+IgnoreOnIsolate=yes
 
 [Service]
 ExecStart=/run/donjon/agent serve
@@ -97,8 +97,7 @@ fn escape(path: &str) -> String {
 
 /// Becomes `init`.
 pub fn hand_over(init: &str) -> Result<std::convert::Infallible, String> {
-    debug_assert!(BINARY.starts_with(RUN));
-    let error = Command::new(init).env_clear().envs(kept()).exec();
+    let error = Command::new(init).exec();
     Err(format!("cannot run {init} of the root file system: {error}"))
 }
 

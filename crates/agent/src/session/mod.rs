@@ -10,7 +10,7 @@ pub use defaults::Defaults;
 pub(crate) use spawn::PATH;
 
 use crate::info;
-use crate::system::{Frozen, System, path_in};
+use crate::system::{Frozen, System};
 use donjon_agent_protocol::frame::{FrameError, FrameReader, FrameWriter};
 use donjon_agent_protocol::{Error, ErrorKind, Reply, Request, hello};
 use std::io;
@@ -109,7 +109,7 @@ impl Agent {
     }
 
     fn path(&self, path: &str) -> Result<PathBuf, Error> {
-        path_in(self.system.root(), path)
+        self.system.path(path)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Attributes of files and of the file system.
 
 use crate::abi::{GETATTR_FH, fattr};
-use crate::ops::open::kill_set_ids;
+use crate::ops::open::{kill_set_ids, without_set_ids};
 use crate::owner::Ids;
 use crate::server::{Call, Server};
 use crate::wire::{Output, Reply};
@@ -93,7 +93,7 @@ impl Server {
             if change.has(fattr::GID) {
                 owner.gid = change.gid;
             }
-            self.change_owner(fd, owner, change.has(fattr::KILL_SUIDGID))?;
+            self.change_owner(fd, owner)?;
         }
         // After the owner, whose change takes bits away.
         if change.has(fattr::MODE) {
@@ -135,18 +135,16 @@ impl Server {
         chmodat(rustix::fs::CWD, host::path_of(fd), mode, AtFlags::empty())
     }
 
-    fn change_owner(&self, fd: &OwnedFd, owner: Ids, kill: bool) -> Result<()> {
+    /// A program that belongs to somebody else runs as nobody else (FUSE_HANDLE_KILLPRIV_V2).
+    fn change_owner(&self, fd: &OwnedFd, owner: Ids) -> Result<()> {
         self.share.owners.give(fd, &host::stat(fd)?, owner)?;
         let stat = host::stat(fd)?;
-        if kill && host::kind(&stat) == FileType::RegularFile {
-            let mode = u32::from(stat.stx_mode) & 0o7777;
-            let group = if mode & 0o010 != 0 { 0o2000 } else { 0 };
-            let less = mode & !(0o4000 | group);
-            if less != mode {
-                self.change_mode(fd, less)?;
-            }
+        let mode = u32::from(stat.stx_mode) & 0o7777;
+        let less = without_set_ids(mode);
+        match host::kind(&stat) == FileType::RegularFile && less != mode {
+            true => self.change_mode(fd, less),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     pub(crate) fn readlink(&self, call: Call<'_>) -> Result<Reply> {

@@ -138,13 +138,19 @@ impl Server {
     }
 }
 
-/// A file that is changed loses its set-user-ID bit, and its set-group-ID bit if its group may execute it.
-pub(super) fn kill_set_ids(file: impl AsFd) -> Result<()> {
-    let mode = u32::from(host::stat(&file)?.stx_mode);
+/// A mode without the set-user-ID bit, and without the set-group-ID bit if the group may execute the file; otherwise
+/// that is for locks.
+pub(super) fn without_set_ids(mode: u32) -> u32 {
     let group = if mode & 0o010 != 0 { 0o2000 } else { 0 };
-    let less = mode & !(0o4000 | group);
+    mode & !(0o4000 | group)
+}
+
+/// A file that is changed loses its set-user-ID and set-group-ID bits.
+pub(super) fn kill_set_ids(file: impl AsFd) -> Result<()> {
+    let mode = u32::from(host::stat(&file)?.stx_mode) & 0o7777;
+    let less = without_set_ids(mode);
     match less == mode {
         true => Ok(()),
-        false => fchmod(file, Mode::from_raw_mode(less & 0o7777)),
+        false => fchmod(file, Mode::from_raw_mode(less)),
     }
 }

@@ -375,13 +375,17 @@ impl Client {
     pub fn names(&self, node: u64) -> Answer<Vec<String>> {
         let handle = self.opendir(node)?;
         let (mut names, mut offset) = (vec![], 0);
-        loop {
-            let some = self.entries(handle, offset, 300, false)?;
-            let Some(last) = some.last() else { break };
+        let end = loop {
+            let some = match self.entries(handle, offset, 300, false) {
+                Ok(some) => some,
+                Err(e) => break Err(e),
+            };
+            let Some(last) = some.last() else { break Ok(()) };
             offset = last.2;
             names.extend(some.into_iter().map(|e| e.0).filter(|n| n != "." && n != ".."));
-        }
+        };
         self.release(handle)?;
+        end?;
         names.sort();
         Ok(names)
     }

@@ -75,7 +75,9 @@ fn what_the_guest_gives_away_stays_given() {
     assert_eq!(c.getxattr(f.node, ATTRIBUTE, 100), Err(Errno::OPNOTSUPP));
     assert_eq!(c.setxattr(f.node, ATTRIBUTE, b"0:0"), Err(Errno::OPNOTSUPP));
     assert_eq!(c.removexattr(f.node, ATTRIBUTE), Err(Errno::OPNOTSUPP));
-    c.chown(f.node, 0, 0).unwrap();
+    c.chmod(f.node, 0o6755).unwrap();
+    let given = c.chown(f.node, 0, 0).unwrap();
+    assert_eq!((given.uid, given.mode), (0, 0o100_755), "it runs as nobody else");
     assert_eq!(c.lookup(ROOT, "f").unwrap().attr.uid, 0);
     // What others make is theirs, and their group's if the directory says so.
     (c.uid, c.gid) = (7, 8);

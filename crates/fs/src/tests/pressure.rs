@@ -128,3 +128,64 @@ fn deep_directories_are_found_again() {
     c.forget(nodes[299], 1);
     assert_eq!(c.server.nodes.list().0.len(), 20);
 }
+
+#[test]
+fn many_at_once_leave_nothing_behind() {
+    let c = Client::with(&ShareOptions::default(), &FEW);
+    std::thread::scope(|s| {
+        for thread in 0..4u64 {
+            let c = c.other();
+            s.spawn(move || disturb(&c, thread + 1));
+        }
+    });
+    let (nodes, _) = c.server.nodes.list();
+    assert!(nodes.is_empty(), "{nodes:?}");
+    let (handles, _) = c.server.handles.list();
+    assert!(handles.is_empty(), "{handles:?}");
+    for name in c.names(ROOT).unwrap() {
+        c.lookup(ROOT, &name).unwrap();
+    }
+}
+
+/// Changes names that others change too, and forgets all that it has come to know.
+fn disturb(c: &Client, mut seed: u64) {
+    let mut known = vec![];
+    for _ in 0..1500 {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let pick = |shift: u32, of: u64| (seed >> shift) % of;
+        let name = |shift: u32| ["a", "b", "c", "d", "e", "f"][pick(shift, 6) as usize];
+        let parents: Vec<u64> = [ROOT]
+            .into_iter()
+            .chain(known.iter().copied().rev().take(8))
+            .collect();
+        let parent = |shift: u32| parents[pick(shift, parents.len() as u64) as usize];
+        let (directory, other) = (parent(20), parent(24));
+        match pick(60, 16) {
+            0..4 => known.extend(c.lookup(directory, name(30)).map(|e| e.node)),
+            4..7 => known.extend(c.mkdir(directory, name(30), 0o755).map(|e| e.node)),
+            7..9 => {
+                if let Ok((entry, handle)) = c.create(directory, name(30), 2, 0o644) {
+                    known.push(entry.node);
+                    let _ = c.write(handle, 0, b"x");
+                    c.release(handle).unwrap();
+                }
+            }
+            9 => known.extend(c.link(other, directory, name(30)).map(|e| e.node)),
+            10 => drop(c.unlink(directory, name(30))),
+            11 => drop(c.rmdir(directory, name(30))),
+            12 => drop(c.rename(directory, name(30), other, name(36), pick(40, 3) as u32)),
+            13 => drop(c.getattr(directory)),
+            14 => drop(c.names(directory)),
+            _ => {
+                if !known.is_empty() {
+                    c.forget(known.swap_remove(pick(30, known.len() as u64) as usize), 1);
+                }
+            }
+        }
+    }
+    for node in known {
+        c.forget(node, 1);
+    }
+}
