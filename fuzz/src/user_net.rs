@@ -120,8 +120,8 @@ fn step<'a>(guest: &Arc<dyn Port>, port: u16, tcp: &mut Tcp, bytes: &'a [u8]) ->
             drain(guest, tcp);
             Some(rest)
         }
-        [4.., ref rest @ ..] => Some(rest),
-        _ => None,
+        [_, ref rest @ ..] => Some(rest),
+        [] => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Network interfaces: to the host over a tap interface, and between domains over a switch.
+//! Network interfaces: in user mode, to the host over a tap interface, and between domains over a switch.
 
 mod common;
 
@@ -159,6 +159,76 @@ fn a_tap_interface_connects_guest_and_host() {
     guest.off();
     // Free for the next.
     Guest::boot(&place, &["--net", "tap=tap0"]).off();
+}
+
+#[test]
+fn a_network_in_user_mode_needs_nothing_of_the_host() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let taken = format!("user,forward={port}:80");
+    place
+        .ask(&["run", "--net", &taken])
+        .exits(1)
+        .says(&[&format!("port {port} of 127.0.0.1 is taken"), "ss -lnp"]);
+    // One that is free, most likely still is in a moment.
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let net = format!("user,host-loopback,mtu=9000,forward={free}:7001");
+    let mut guest = Guest::boot(&place, &["--net", &net]);
+    guest.sh("echo 'env >/tmp/lease' >/tmp/script; chmod +x /tmp/script; ip link set eth0 up");
+    guest.sh("udhcpc -n -q -f -i eth0 -s /tmp/script");
+    for line in [
+        "ip=10.0.2.15",
+        "router=10.0.2.2",
+        "dns=10.0.2.3",
+        "subnet=255.255.255.0",
+        "mtu=9000",
+    ] {
+        guest.sh(&format!("grep -x {line} /tmp/lease"));
+    }
+    guest.sh("ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2");
+    guest.sh("ping -c 3 -i 0.2 -W 5 10.0.2.2");
+    // An address of its own making.
+    guest.sh("until ip -6 addr show dev eth0 | grep -q 'inet6 fd00:.*scope global'; do usleep 10000; done");
+
+    // From the guest and to it.
+    let content = content();
+    let expected = content.clone();
+    let serve = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&expected).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let (mut back, _) = listener.accept().unwrap();
+        let mut all = vec![];
+        back.read_to_end(&mut all).unwrap();
+        assert!(all == expected, "{} bytes came back, not the same", all.len());
+    });
+    guest.sh(&format!("nc 10.0.2.2 {port} </dev/null >/tmp/x"));
+    let sum = guest.sh("sha256sum </tmp/x");
+    common::file(place.as_ref(), "content", &content);
+    assert_eq!(place.host("sh", &["-c", "sha256sum <content"]).trim(), sum);
+    guest.sh(&format!("nc 10.0.2.2 {port} </tmp/x"));
+    serve.join().expect("the same bytes");
+    guest.begin("nc -l -p 7001 >/tmp/y");
+    // Who comes before the guest listens is reset.
+    let arrived = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let mut stream = TcpStream::connect(("127.0.0.1", free)).expect("the port is the domain's");
+        let sent = stream
+            .write_all(&content)
+            .and_then(|()| stream.shutdown(Shutdown::Write));
+        sent.is_ok() && stream.read(&mut [0]).is_ok_and(|n| n == 0)
+    });
+    assert!(arrived, "the guest does not listen");
+    assert_eq!(guest.result().0, 0);
+    guest.sh("cmp /tmp/x /tmp/y");
+    // Nobody listens, and that is known at once.
+    assert_ne!(guest.try_sh("nc 10.0.2.2 1 </dev/null").0, 0);
+    guest.off();
 }
 
 /// Three domains on one switch, with addresses.

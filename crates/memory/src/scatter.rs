@@ -272,6 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_peeked_at_stays() {
+        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+        b.set_nonblocking(true).unwrap();
+        let s = list(&[(0x1000, 3), (0x5000, 10)]);
+        let before = s.ram().code().mark(0x5000, 64);
+        let error = s.peek_from(0..7, b.as_fd()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        rustix::io::write(&a, b"donjon!").unwrap();
+        let mut out = [0; 9];
+        assert_eq!(s.peek_from(1..13, b.as_fd()).unwrap(), 7);
+        s.load(0, &mut out);
+        assert_eq!(&out, b"\0donjon!\0");
+        assert_ne!(s.ram().code().generation(0x5000), before, "code was overwritten");
+        assert_eq!(rustix::io::read(&b, &mut out[..]).unwrap(), 7);
+    }
+
+    #[test]
     fn files_are_read_and_written_in_place() {
         let file = tempfile::tempfile().unwrap();
         let s = list(&[(0x1000, 3), (0x5000, 4)]);

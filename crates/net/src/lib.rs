@@ -9,6 +9,10 @@
 //! see [`Gather`] and [`Scatter`].
 #![deny(unsafe_code)]
 
+// Tests in here use what those in tests/ do.
+#[cfg(test)]
+extern crate self as donjon_net;
+
 mod backend;
 mod checksum;
 mod header;

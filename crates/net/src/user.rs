@@ -29,6 +29,8 @@ mod settings;
 mod sockets;
 mod stack;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod timers;
 mod token;
@@ -58,6 +60,8 @@ use std::time::Instant;
 use thread::Thread;
 use token::{Kind, Token};
 
+/// The smallest MTU of IPv4 (RFC 791).
+const MIN_MTU: u16 = 68;
 /// Bytes of a packet without its Ethernet header, if nothing is said.
 pub const DEFAULT_MTU: u16 = 1500;
 /// The longest that can be chosen: what IPv4 can say, less the largest header of Ethernet.
@@ -67,6 +71,7 @@ pub const MAX_MTU: u16 = 65520;
 pub struct User {
     port: Arc<Gateway>,
     forwards: Vec<Forward>,
+    /// Ends with this.
     _thread: Thread,
 }
 
@@ -175,7 +180,7 @@ impl User {
         let wake = Arc::new(eventfd(0, flags).map_err(io::Error::from)?);
         epoll::add(&epoll, &wake, Token::new(Kind::Wake, 0).data(), EventFlags::IN)
             .map_err(io::Error::from)?;
-        let mtu = mtu.unwrap_or(DEFAULT_MTU).min(MAX_MTU);
+        let mtu = mtu.unwrap_or(DEFAULT_MTU).clamp(MIN_MTU, MAX_MTU);
         let mut core = Core::new(
             net.addresses(),
             mtu,
@@ -207,6 +212,13 @@ impl User {
     /// What is forwarded, with the ports that were free.
     pub fn forwards(&self) -> &[Forward] {
         &self.forwards
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        // A device may have the port for a moment more.
+        self.port.lock().close();
     }
 }
 

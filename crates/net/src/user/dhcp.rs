@@ -127,3 +127,73 @@ pub fn is_for_server(core: &Core, packet: &ip::Ip, to: SocketAddr) -> bool {
             || to.ip() == core.addresses.gateway
             || to.ip() == core.addresses.broadcast)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+    const SERVER_ID: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 16);
+
+    /// What is said to a message with these addresses: the one asked for, the one it has, and its server's.
+    fn said(
+        kind: DhcpMessageType,
+        asked: Option<Ipv4Addr>,
+        has: Ipv4Addr,
+        server: Option<Ipv4Addr>,
+    ) -> Option<u8> {
+        let request = DhcpRepr {
+            message_type: kind,
+            transaction_id: 7,
+            secs: 0,
+            client_hardware_address: EthernetAddress([2, 0, 0, 0, 0, 1]),
+            client_ip: has,
+            your_ip: Ipv4Addr::UNSPECIFIED,
+            server_ip: Ipv4Addr::UNSPECIFIED,
+            router: None,
+            subnet_mask: None,
+            relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+            broadcast: false,
+            requested_ip: asked,
+            client_identifier: None,
+            server_identifier: server,
+            parameter_request_list: None,
+            dns_servers: None,
+            max_size: None,
+            lease_duration: None,
+            renew_duration: None,
+            rebind_duration: None,
+            additional_options: &[],
+        };
+        answer(&request, GUEST, SERVER_ID).map(u8::from)
+    }
+
+    #[test]
+    fn there_is_one_address_to_have() {
+        use DhcpMessageType::{Ack, Decline, Discover, Inform, Nak, Offer, Release, Request};
+        let none = Ipv4Addr::UNSPECIFIED;
+        for (kind, asked, has, server, expected) in [
+            (Discover, None, none, None, Some(Offer)),
+            (Discover, Some(OTHER), none, None, Some(Offer)),
+            // Selected, known from before, renewed (RFC 2131 §4.3.2).
+            (Request, Some(GUEST), none, Some(SERVER_ID), Some(Ack)),
+            (Request, Some(GUEST), none, None, Some(Ack)),
+            (Request, None, GUEST, None, Some(Ack)),
+            (Request, Some(OTHER), none, None, Some(Nak)),
+            (Request, None, OTHER, None, Some(Nak)),
+            (Request, None, none, None, Some(Nak)),
+            // Another server's.
+            (Request, Some(GUEST), none, Some(OTHER), None),
+            (Inform, None, OTHER, None, Some(Ack)),
+            (Release, None, GUEST, Some(SERVER_ID), None),
+            (Decline, Some(GUEST), none, Some(SERVER_ID), None),
+        ] {
+            assert_eq!(
+                said(kind, asked, has, server),
+                expected.map(u8::from),
+                "{kind:?} {asked:?} {has} {server:?}"
+            );
+        }
+    }
+}

@@ -10,6 +10,9 @@ use std::str::FromStr;
 /// Without an address it is a port of 127.0.0.1 and, where the host has it, of ::1, so that `localhost` is right
 /// however it is resolved, and nobody else can reach it; `0.0.0.0:8080:80` is for everybody, `[::]:8080:80` over
 /// IPv6. The host's port 0 is any that is free.
+///
+/// The guest sees a connection from the gateway to its IPv4 address, whatever the client has. A client is connected
+/// when the host's kernel has taken it in, and reset if the guest then refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Forward {

@@ -15,6 +15,8 @@ pub enum Error {
     Port,
     /// The host's rules forbid it.
     Prohibited,
+    /// It was not to go any further.
+    Expired,
     /// It was too long: so many bytes would not be.
     TooBig(u32),
 }
@@ -35,11 +37,13 @@ pub fn error(why: Error, (from, to): (IpAddr, IpAddr), original: &[u8]) -> (u8, 
         (Error::Host, true) => (3, 1, 0),
         (Error::Port, true) => (3, 3, 0),
         (Error::Prohibited, true) => (3, 13, 0),
+        (Error::Expired, true) => (11, 0, 0),
         (Error::TooBig(mtu), true) => (3, 4, mtu & 0xffff),
         (Error::Network, false) => (1, 0, 0),
         (Error::Host, false) => (1, 3, 0),
         (Error::Port, false) => (1, 4, 0),
         (Error::Prohibited, false) => (1, 1, 0),
+        (Error::Expired, false) => (3, 0, 0),
         (Error::TooBig(mtu), false) => (2, 0, mtu),
     };
     let shown = original.len().min(SHOWN[usize::from(!v4)]);

@@ -95,6 +95,16 @@ fn socket(address: SocketAddr, udp: bool) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+impl Default for Listeners {
+    fn default() -> Self {
+        Self {
+            listeners: HashMap::new(),
+            clients: Flows::new(Kind::Client, CLIENTS),
+            ports: HashMap::new(),
+        }
+    }
+}
+
 impl Listeners {
     /// On these sockets.
     pub fn new(core: &mut Core, sockets: Sockets) -> std::io::Result<Self> {
@@ -113,8 +123,7 @@ impl Listeners {
         }
         Ok(Self {
             listeners,
-            clients: Flows::new(Kind::Client, CLIENTS),
-            ports: HashMap::new(),
+            ..Self::default()
         })
     }
 

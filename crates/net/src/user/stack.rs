@@ -1,5 +1,7 @@
 //! What becomes of a packet of the guest's, and where those for it come from.
 
+mod events;
+
 use super::addresses::Addresses;
 use super::core::Core;
 use super::dns::{self, Dns};
@@ -12,13 +14,12 @@ use super::ping::{self, Pings};
 use super::reach::Reached;
 use super::resolver::Resolver;
 use super::tcp::{Segment, Tcp};
-use super::token::{Kind, Token};
+use super::token::Kind;
 use super::udp::{self, Datagram, Udp};
 use super::{Limits, dhcp, icmp};
 use crate::backend::count;
 use crate::header::{Checked, ETHERNET, HEAD, HEADER, Header, Left, ROOM};
 use crate::packet::{Gather, Scatter};
-use rustix::event::epoll::EventFlags;
 use std::net::IpAddr;
 
 /// The smallest MTU of IPv6 (RFC 8200 §5).
@@ -40,6 +41,8 @@ pub struct Stack {
     /// For what is received from sockets, and for packets that are looked at as a whole.
     scratch: Vec<u8>,
     packet: Vec<u8>,
+    /// The network is gone, though somebody still has its port.
+    closed: bool,
 }
 
 /// What a packet of the guest's is behind: who sent it, and whether its checksum is still to be made.
@@ -63,12 +66,16 @@ impl Stack {
             listeners,
             scratch: vec![0; ROOM],
             packet: vec![],
+            closed: false,
             core,
         }
     }
 
     /// Takes a packet of the guest's.
     pub fn input(&mut self, packet: &dyn Gather) {
+        if self.closed {
+            return count(&self.core.drops.sent);
+        }
         let mut head = [0; HEAD];
         let head = &mut head[..packet.len().min(HEAD)];
         packet.load(0, head);
@@ -167,6 +174,11 @@ impl Stack {
             return;
         }
         self.learn(ip, behind.mac);
+        // The gateway is one hop on the way of what goes further.
+        let further = !self.core.addresses.is_ours(ip.destination);
+        if ip.hops <= 1 && further && matches!(self.core.reach(ip.destination), Reached::Outside(_)) {
+            return self.expired(ip, behind.mac, payload);
+        }
         match (ip.protocol, ip.source) {
             (ip::TCP, _) => {
                 if let Some(segment) = Segment::parse(behind.mac, ip, &packet[HEADER..]) {
@@ -230,9 +242,14 @@ impl Stack {
             Reached::Group => return,
             _ => icmp::Error::Host,
         };
-        let mut original = ip::begin([0; 6], mac, (guest, to), ip.protocol, message.len());
-        original.extend_from_slice(message);
-        core.unreachable(mac, (guest, to), why, &original[HEADER + ETHERNET..]);
+        core.unreachable(mac, (guest, to), why, &original(ip, mac, message));
+    }
+
+    fn expired(&mut self, ip: &Ip, mac: [u8; 6], payload: &[u8]) {
+        let addresses = (ip.source, ip.destination);
+        let original = original(ip, mac, payload);
+        self.core
+            .unreachable(mac, addresses, icmp::Error::Expired, &original);
     }
 
     /// Whether the guest may have the address that it says a packet is from.
@@ -290,56 +307,33 @@ impl Stack {
         None
     }
 
-    /// Something has happened to a socket.
-    pub fn event(&mut self, token: Token, flags: EventFlags) {
-        let core = &mut self.core;
-        let readable = flags.intersects(EventFlags::IN | EventFlags::ERR);
-        match token.kind() {
-            Kind::Tcp => self.tcp.event(core, token, flags),
-            Kind::Udp => {
-                if flags.contains(EventFlags::ERR) {
-                    self.udp.failed(core, token);
-                }
-                self.udp.readable(core, token);
-            }
-            Kind::Ping if readable => self.pings.readable(core, token),
-            Kind::Dns if readable => self.dns.readable(core, token, &mut self.scratch),
-            Kind::Listener if readable => self.accept(token),
-            _ => {}
-        }
-    }
-
-    fn accept(&mut self, token: Token) {
-        for (client, from, guest) in self.listeners.readable(&mut self.core, token) {
-            self.tcp.accept(&mut self.core, client, from, guest);
-        }
-    }
-
-    /// Does what is due.
-    pub fn run_timers(&mut self) {
-        while let Some(token) = self.core.timers.pop(self.core.now) {
-            let core = &mut self.core;
-            match token.kind() {
-                Kind::Tcp => self.tcp.expired(core, token),
-                Kind::Udp => self.udp.expired(core, token),
-                Kind::Ping => self.pings.expired(core, token),
-                Kind::Dns => self.dns.expired(core, token),
-                Kind::Client => self.listeners.client_expired(core, token),
-                Kind::Router => self.router.iter_mut().for_each(|r| r.expired(core)),
-                Kind::Listener => {
-                    if self.listeners.expired(core, token) {
-                        self.accept(token);
-                    }
-                }
-                Kind::Wake => {}
-            }
-        }
+    /// Closes everything.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.tcp = Tcp::new(0);
+        self.udp = Udp::new(0);
+        self.pings = Pings::new();
+        self.dns = Dns::new();
+        self.listeners = Listeners::default();
     }
 
     /// Who has which address.
     pub fn addresses(&self) -> Addresses {
         self.core.addresses
     }
+}
+
+/// A packet of the guest's from its IP header on.
+fn original(ip: &Ip, mac: [u8; 6], payload: &[u8]) -> Vec<u8> {
+    let mut packet = ip::begin(
+        [0; 6],
+        mac,
+        (ip.source, ip.destination),
+        ip.protocol,
+        payload.len(),
+    );
+    packet.extend_from_slice(payload);
+    packet.split_off(HEADER + ETHERNET)
 }
 
 const _: () = assert!(ROOM >= udp::LARGEST);

@@ -7,7 +7,9 @@
 //! by the kernel when the guest does not keep up. Between the guest and here no packet is late or out of order, so
 //! there is no more to TCP than that.
 
+mod answer;
 mod conn;
+mod connect;
 mod input;
 mod output;
 mod segment;
@@ -17,18 +19,18 @@ mod socket;
 use super::core::Core;
 use super::reach::Reached;
 use super::resolver::Resolver;
-use super::sockets::{self, Failure};
+use super::sockets;
 use super::token::{Kind, Token};
-use super::{dns, icmp, ip};
+use super::{dns, icmp};
 use crate::packet::{Gather, Scatter};
+use answer::{failed, refuse, unreachable};
 use conn::{Conn, Fate, SHIFT, State};
+use connect::{connect, happened};
 pub use output::Made;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::SocketType;
-use rustix::net::sockopt::socket_error;
 pub use segment::Segment;
-use segment::{ACK, Ends, RST, SYN, Say};
+use segment::{ACK, Ends, RST, SYN};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -46,6 +48,8 @@ pub struct Tcp {
     tokens: HashMap<(SocketAddr, SocketAddr), Token>,
     secret: RandomState,
     start: Instant,
+    /// How many of them are over and only remembered.
+    over: usize,
     /// Somebody was told of the limit.
     told: bool,
 }
@@ -59,6 +63,7 @@ impl Tcp {
             tokens: HashMap::new(),
             secret: RandomState::new(),
             start: Instant::now(),
+            over: 0,
             told: false,
         }
     }
@@ -81,7 +86,9 @@ impl Tcp {
                 && segment.flags & (SYN | ACK | RST) == SYN
                 && seq::before(conn.rcv_nxt, segment.seq);
             if !again {
+                let was_over = conn.state == State::TimeWait;
                 let fate = input::input(conn, core, segment, packet, scratch);
+                self.over += usize::from(!was_over && conn.state == State::TimeWait);
                 return self.settle(core, token, fate);
             }
             self.remove(core, token);
@@ -119,11 +126,14 @@ impl Tcp {
                 Ok(socket) => {
                     let mut conn = Conn::new(core, token, ends, State::Connecting, socket, iss);
                     conn.others = targets;
-                    input::first(&mut conn, segment);
+                    input::first(&mut conn, core, segment);
                     return self.insert(core, conn);
                 }
                 Err(e) => why = e,
             }
+        }
+        if matches!(why, Errno::MFILE | Errno::NFILE) {
+            self.tell();
         }
         failed(core, segment, why);
     }
@@ -232,7 +242,9 @@ impl Tcp {
         let Some(mut conn) = self.remove(core, token) else {
             return;
         };
-        if fate == Fate::ResetBoth && conn.state != State::Connecting {
+        let silent =
+            conn.state == State::Connecting || (conn.state == State::SynSent && conn.snd_max == conn.snd_una);
+        if fate == Fate::ResetBoth && !silent {
             core.send(conn.ends.bare(conn.say(RST | ACK)));
         }
         if let Some(socket) = conn.socket.take()
@@ -246,6 +258,7 @@ impl Tcp {
         let mut conn = self.conns.remove(&token)?;
         self.tokens.remove(&(conn.ends.to, conn.ends.from));
         core.timers.cancel(&mut conn.timer, token);
+        self.over -= usize::from(conn.state == State::TimeWait);
         Some(conn)
     }
 
@@ -254,20 +267,23 @@ impl Tcp {
             return true;
         }
         // What is only remembered gives way.
-        let over = self
-            .conns
-            .values()
-            .find(|c| c.state == State::TimeWait)
-            .map(|c| c.token);
-        if let Some(token) = over {
+        let over = |c: &&Conn| c.state == State::TimeWait;
+        if self.over > 0
+            && let Some(token) = self.conns.values().find(over).map(|c| c.token)
+        {
             self.remove(core, token);
             return true;
         }
-        if !std::mem::replace(&mut self.told, true) {
-            let most = self.most;
-            tracing::warn!("a guest has {most} connections, and gets no more: raise `ulimit -n`");
-        }
+        self.tell();
         false
+    }
+
+    /// Says once that there are too many.
+    fn tell(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            let count = self.conns.len();
+            tracing::warn!("a guest has {count} connections, and gets no more: raise `ulimit -n`");
+        }
     }
 
     /// The first sequence number (RFC 6528).
@@ -275,123 +291,4 @@ impl Tcp {
         let clock = self.start.elapsed().as_micros() / 4;
         (self.secret.hash_one((ends.from, ends.to)) as u32).wrapping_add(clock as u32)
     }
-}
-
-fn connect(core: &Core, token: Token, to: SocketAddr) -> Result<OwnedFd, Errno> {
-    let socket = sockets::new(to.ip(), SocketType::STREAM, None)?;
-    socket::prepare(&socket)?;
-    match rustix::net::connect(&socket, &to) {
-        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
-        Err(e) => return Err(e),
-    }
-    // What has happened already is told at once.
-    core.watch(&socket, token).map_err(|_| Errno::NOMEM)?;
-    Ok(socket)
-}
-
-fn happened(conn: &mut Conn, core: &mut Core, flags: EventFlags) -> Fate {
-    let Some(socket) = &conn.socket else {
-        return Fate::Lives;
-    };
-    let error = match flags.intersects(EventFlags::ERR | EventFlags::HUP) {
-        true => socket_error(socket).unwrap_or(Ok(())),
-        false => Ok(()),
-    };
-    if conn.state == State::Connecting {
-        return match error {
-            Ok(()) if flags.contains(EventFlags::OUT) => {
-                conn.state = State::SynReceived;
-                conn.since = core.now;
-                conn.syn_now = true;
-                conn.arm(core);
-                Fate::Lives
-            }
-            Ok(()) => Fate::Lives,
-            Err(e) => not_connected(conn, core, e),
-        };
-    }
-    if error.is_err() {
-        return Fate::ResetBoth;
-    }
-    if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP) {
-        conn.readable = true;
-        conn.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
-        if conn.snd_wnd == 0 && conn.snd_una == conn.snd_max {
-            conn.since = core.now;
-        }
-        conn.arm(core);
-    }
-    if flags.contains(EventFlags::OUT) && std::mem::take(&mut conn.narrow) {
-        conn.ack_now = true;
-    }
-    Fate::Lives
-}
-
-/// The host could not connect: the next one, or bad news.
-fn not_connected(conn: &mut Conn, core: &mut Core, e: Errno) -> Fate {
-    while !conn.others.is_empty() {
-        let next = conn.others.remove(0);
-        if let Ok(socket) = connect(core, conn.token, next) {
-            conn.socket = Some(socket);
-            return Fate::Lives;
-        }
-    }
-    let segment = Segment {
-        mac: conn.ends.to_mac,
-        from: conn.ends.to,
-        to: conn.ends.from,
-        seq: conn.rcv_nxt.wrapping_sub(1),
-        ack: 0,
-        flags: SYN,
-        window: 0,
-        mss: None,
-        shift: None,
-        data: 0..0,
-    };
-    failed(core, &segment, e);
-    Fate::Ends
-}
-
-/// Answers a SYN to where no connection was made.
-fn failed(core: &mut Core, segment: &Segment, e: Errno) {
-    match Failure::from_errno(e) {
-        Some(icmp::Error::Port) | None => refuse(core, segment),
-        Some(why) => unreachable(core, segment, why),
-    }
-}
-
-/// Answers a segment that belongs to no connection (RFC 9293 §3.10.7.1).
-fn refuse(core: &mut Core, segment: &Segment) {
-    let ends = Ends {
-        to_mac: segment.mac,
-        from_mac: core.addresses.mac,
-        from: segment.to,
-        to: segment.from,
-    };
-    let say = match segment.has(ACK) {
-        true => Say {
-            seq: segment.ack,
-            flags: RST,
-            ..Say::default()
-        },
-        false => Say {
-            ack: segment.seq.wrapping_add(segment.len()),
-            flags: RST | ACK,
-            ..Say::default()
-        },
-    };
-    core.send(ends.bare(say));
-}
-
-/// Answers a SYN to where there is no way.
-fn unreachable(core: &mut Core, segment: &Segment, why: icmp::Error) {
-    let addresses = (segment.from.ip(), segment.to.ip());
-    let packet = ip::begin([0; 6], segment.mac, addresses, ip::TCP, segment::LEN);
-    let mut original = packet[crate::header::MIN_PACKET..].to_vec();
-    original.extend(segment.from.port().to_be_bytes());
-    original.extend(segment.to.port().to_be_bytes());
-    original.extend(segment.seq.to_be_bytes());
-    original.extend(segment.ack.to_be_bytes());
-    original.extend([0x50, segment.flags, 0, 0, 0, 0, 0, 0]);
-    core.unreachable(segment.mac, addresses, why, &original);
 }

@@ -21,7 +21,7 @@ pub struct Card {
     mtu: usize,
     /// Every n-th packet to the guest gets lost, if it is not zero.
     pub lose: usize,
-    received: usize,
+    pub received: usize,
 }
 
 pub struct Received(Vec<u8>);
@@ -80,6 +80,8 @@ pub struct Guest {
     pub sockets: SocketSet<'static>,
     pub addresses: Addresses,
     start: Instant,
+    /// What its clock is ahead.
+    pub ahead: Duration,
     port: u16,
 }
 
@@ -135,6 +137,7 @@ impl Guest {
             interface,
             sockets: SocketSet::new(vec![]),
             start: Instant::now(),
+            ahead: Duration::ZERO,
             port: 49152,
         }
     }
@@ -147,7 +150,7 @@ impl Guest {
     }
 
     pub fn now(&self) -> Time {
-        Time::from_micros(self.start.elapsed().as_micros() as i64)
+        Time::from_micros((self.start.elapsed() + self.ahead).as_micros() as i64)
     }
 
     /// One round.

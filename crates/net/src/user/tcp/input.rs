@@ -3,7 +3,7 @@
 use super::conn::{Conn, Fate, State};
 use super::segment::{ACK, FIN, RST, SYN, Segment};
 use super::seq::{before, later, until};
-use super::socket;
+use super::{segment, socket};
 use crate::packet::Gather;
 use crate::user::core::Core;
 use rustix::io::Errno;
@@ -26,7 +26,7 @@ pub fn input(
 ) -> Fate {
     conn.ends.to_mac = segment.mac;
     let fate = match conn.state {
-        State::Connecting => connecting(conn, segment),
+        State::Connecting => connecting(conn, core, segment),
         State::SynSent => syn_sent(conn, core, segment),
         State::SynReceived => match syn_received(conn, core, segment) {
             None => open(conn, core, segment, packet, scratch),
@@ -42,21 +42,22 @@ pub fn input(
 }
 
 /// The guest's first segment: what it says of itself.
-pub fn first(conn: &mut Conn, segment: &Segment) {
+pub fn first(conn: &mut Conn, core: &Core, segment: &Segment) {
     conn.rcv_nxt = segment.seq.wrapping_add(1);
     conn.rcv_edge = conn.rcv_nxt;
     conn.shift = segment.shift;
     conn.snd_wnd = segment.window.into();
-    conn.mss = segment.mss.unwrap_or(536).max(MIN_MSS);
+    let link = core.mtu - conn.ends.ip() - segment::LEN;
+    conn.mss = segment.mss.unwrap_or(536).max(MIN_MSS).min(link as u16);
 }
 
-fn connecting(conn: &mut Conn, segment: &Segment) -> Fate {
+fn connecting(conn: &mut Conn, core: &Core, segment: &Segment) -> Fate {
     if segment.has(RST) && segment.seq == conn.rcv_nxt {
         return Fate::ResetHost;
     }
     if segment.has(SYN) && !segment.has(ACK) {
         // The same once more, or another one that has taken its place.
-        first(conn, segment);
+        first(conn, core, segment);
     }
     Fate::Lives
 }
@@ -71,7 +72,7 @@ fn syn_sent(conn: &mut Conn, core: &Core, segment: &Segment) -> Fate {
     if !segment.has(SYN) {
         return Fate::Lives;
     }
-    first(conn, segment);
+    first(conn, core, segment);
     established(conn, core, segment.ack);
     conn.ack_now = true;
     Fate::Lives
@@ -110,9 +111,9 @@ fn open(
     packet: &dyn Gather,
     scratch: &mut [u8],
 ) -> Fate {
-    let window = conn.rcv_edge.wrapping_sub(conn.rcv_nxt);
     let (first, end) = (segment.seq, segment.seq.wrapping_add(segment.len()));
-    let ours = until(conn.rcv_nxt, first) && before(first, conn.rcv_nxt.wrapping_add(window.max(1)));
+    // What has no data may also be right behind the window: some before it may not have been taken.
+    let ours = until(conn.rcv_nxt, first) && until(first, conn.rcv_edge);
     if segment.has(RST) {
         // One that is guessed is asked about (RFC 5961 §3.2).
         conn.ack_now |= ours && first != conn.rcv_nxt;

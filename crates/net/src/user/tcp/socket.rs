@@ -30,7 +30,7 @@ fn room(socket: &OwnedFd) -> (u32, u32) {
 pub fn mss(core: &Core, conn: &Conn) -> u16 {
     let link = core.mtu - conn.ends.ip() - super::segment::LEN;
     let size = conn.socket.as_ref().map_or(0, |s| room(s).0 as usize);
-    link.min((size / 12).max(536)) as u16
+    link.min((size / 16).max(536)) as u16
 }
 
 /// Moves the edge of what the guest may send as far as the socket has room. It never moves back.
@@ -44,14 +44,20 @@ pub fn open_window(core: &Core, conn: &mut Conn) {
     } else {
         0xffff
     };
-    // What cannot be said is no room either.
     let unit = if conn.shift.is_some() { 1 << SHIFT } else { 1 };
+    // What cannot be said is no room.
     let window = free.min(most) / unit * unit;
-    // No small steps (RFC 9293 §3.8.6.2.2): but what there is was said before.
     conn.rcv_edge = later(conn.rcv_edge, conn.rcv_nxt.wrapping_add(window));
-    let said = conn.rcv_edge.wrapping_sub(conn.rcv_nxt);
-    if said.min(free) < size / 12 {
-        // The kernel tells when a third of the buffer is free, if it knows that somebody waits.
+    // But an edge that was said stays, so it is rounded up.
+    let said = conn
+        .rcv_edge
+        .wrapping_sub(conn.rcv_nxt)
+        .next_multiple_of(unit)
+        .min(most);
+    conn.rcv_edge = conn.rcv_nxt.wrapping_add(said);
+    if free < size / 16 {
+        // The kernel tells when a third of the buffer is free, if it knows that somebody waits. Then there is more than
+        // this free here, too, and it is not asked again and again.
         conn.narrow = true;
         core.watch_again(socket, conn.token);
     }
