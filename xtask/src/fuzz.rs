@@ -17,9 +17,13 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Every target. The name is that of its file in fuzz/src.
+<<<<<<< ours
 const TARGETS: [&str; 10] = [
     "agent", "boot", "cpu", "fs", "net", "nvme", "qcow2", "user_net", "virtio", "vmdk",
 ];
+=======
+const TARGETS: [&str; 8] = ["boot", "cpu", "layer", "net", "nvme", "oci", "qcow2", "virtio"];
+>>>>>>> theirs
 
 /// What `cargo fuzz` passes too, less the sanitizer.
 const COVERAGE: &str = "--cfg fuzzing \
@@ -165,11 +169,31 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 })
             })
             .collect(),
+<<<<<<< ours
         // Options, then operation, node, length and arguments of each request: see fuzz/src/fs.rs.
         "fs" => fs_sessions()
             .into_iter()
             .flat_map(|(name, requests)| [0u8, 1, 2].map(|options| (format!("{name}-{options}"), [&[options], &requests[..]].concat())))
             .collect(),
+=======
+        // Where the second layer begins comes first, in blocks.
+        "layer" => {
+            let (directory, file, link) = (tar(b'5', "d/", b""), tar(b'0', "d/f", b"content"), tar(b'1', "d/l", b""));
+            let pax = tar(b'x', "pax", b"23 path=long/name/file\n30 SCHILY.xattr.user.name=abc\n19 mtime=12.345678\n");
+            let sparse = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.realsize=9\n";
+            let map = [&b"1\n0\n7\n"[..], &[0; 506], b"content"].concat();
+            [
+                ("tree", [&[2][..], &directory, &file, &link, &tar(b'0', "d/.wh.f", b"")].concat()),
+                ("opaque", [&[3][..], &directory, &file, &tar(b'0', "d/.wh..wh..opq", b"")].concat()),
+                ("nodes", [&[9][..], &tar(b'2', "s", b""), &tar(b'3', "s/c", b""), &tar(b'6', "p", b"")].concat()),
+                ("pax", [&[9][..], &pax, &file].concat()),
+                ("gnu", [&[9][..], &tar(b'L', "L", b"long/name\0"), &tar(b'K', "K", b"d/f\0"), &link].concat()),
+                ("sparse", [&[9][..], &tar(b'x', "pax", sparse), &tar(b'0', "f", &map)].concat()),
+            ]
+            .map(|(name, bytes)| (name.to_owned(), bytes))
+            .into()
+        }
+>>>>>>> theirs
         // What the receiver takes comes first: nothing, the checksum, everything.
         "net" => [0u8, 1, 0xff]
             .into_iter()
@@ -240,6 +264,35 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             ];
             steps.map(|(name, steps)| (name.to_owned(), steps.concat())).into()
         }
+        "oci" => {
+            let digest = format!("sha256:{}", "ab".repeat(32));
+            let blob = |kind: &str| {
+                format!(r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{digest}","size":9}}"#)
+            };
+            let index = blob("manifest.v1+json").replace('}', r#","platform":{"os":"linux","architecture":"amd64"}}"#);
+            [
+                ("name", format!("docker://localhost:5000/group/name:tag@{digest}")),
+                ("digest", digest.clone()),
+                (
+                    "manifest",
+                    format!(
+                        r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+                        blob("config.v1+json"),
+                        blob("layer.v1.tar+gzip")
+                    ),
+                ),
+                ("index", format!(r#"{{"schemaVersion":2,"manifests":[{index}]}}"#)),
+                (
+                    "config",
+                    format!(
+                        r#"{{"os":"linux","architecture":"amd64","config":{{"Cmd":["a"],"Volumes":{{"/a":{{}}}}}},
+                        "rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+                    ),
+                ),
+            ]
+            .map(|(name, text)| (name.to_owned(), text.into_bytes()))
+            .into()
+        }
         // Device, options, features; then eight bytes for each step: see `step` in fuzz/src/virtio.rs.
         "virtio" => {
             let devices: [(u8, &str, &[[u8; 8]]); 6] = [
@@ -283,6 +336,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     }
 }
 
+<<<<<<< ours
 /// What guests ask of a shared directory. The nodes 2 to 5 are two files, a directory and a link; handles count from 1.
 fn fs_sessions() -> Vec<(&'static str, Vec<u8>)> {
     let request = |op: u8, node: u8, numbers: &[u64], text: &[u8]| {
@@ -438,6 +492,22 @@ fn agent() -> Vec<(String, Vec<u8>)> {
     ]
     .map(|(name, who, bytes)| (name.to_owned(), [&[who], &bytes[..]].concat()))
     .into()
+=======
+/// A member of a tar archive; its link leads to `d/f`.
+fn tar(kind: u8, path: &str, content: &[u8]) -> Vec<u8> {
+    let mut member = vec![0; 512];
+    member[..path.len()].copy_from_slice(path.as_bytes());
+    member[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    member[156] = kind;
+    member[157..160].copy_from_slice(b"d/f");
+    member[257..265].copy_from_slice(b"ustar\000");
+    member[148..156].fill(b' ');
+    let sum: u32 = member.iter().map(|b| u32::from(*b)).sum();
+    member[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    member.extend(content);
+    member.resize(member.len().next_multiple_of(512), 0);
+    member
+>>>>>>> theirs
 }
 
 /// A disk of 64 KiB with two clusters of 512 bytes in use and one that is zeroes.

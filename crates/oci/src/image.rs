@@ -13,7 +13,7 @@ pub struct Config {
     pub cmd: Vec<String>,
     /// `NAME=VALUE`.
     pub env: Vec<String>,
-    /// `user[:group]`, names or numbers; empty is root. See [`crate::user`].
+    /// `user[:group]`, names or numbers; empty is root. See [`crate::user()`].
     pub user: String,
     /// Where the program starts; empty is `/`.
     pub working_dir: String,

@@ -1,7 +1,7 @@
 //! Container images: pulled from registries into a store, and made into root disks.
 //!
-//! [`pull`] fetches an image by its [`Reference`] into a [`Store`]; [`Image::open`] finds it there again without a
-//! network. [`unpack`] applies its layers to a tree of files, [`flatten`] makes an ext4 disk of them. The standards are
+//! [`pull()`] fetches an image by its [`Reference`] into a [`Store`]; [`Image::open`] finds it there again without a
+//! network. [`unpack`] applies its layers to a tree of files, [`flatten()`] makes an ext4 disk of them. The standards are
 //! the OCI's image specification v1.1 and distribution specification v1.1; images of Docker's (schema 2) differ in
 //! their media types alone.
 //!
@@ -29,7 +29,7 @@ pub use digest::Digest;
 pub use error::Error;
 pub use flatten::{Unpack, flatten, unpack};
 pub use image::{Config, Image, Layer};
-pub use manifest::parse as parse_documents;
+pub use manifest::check_document;
 pub use progress::{Event, Progress};
 pub use pull::{Pull, pull};
 pub use reference::Reference;

@@ -36,8 +36,9 @@ pub(crate) enum Found {
     Index(Blob),
 }
 
-/// Reads whatever a document is, as far as that goes without a registry. Only its errors are of use.
-pub fn parse(document: &[u8]) -> Result<(), Error> {
+/// Whether something is a manifest, an index for this platform, or a configuration, as far as that shows without a
+/// registry.
+pub fn check_document(document: &[u8]) -> Result<(), Error> {
     let manifest = find(document).map(drop);
     let config = config(document).map(drop);
     manifest.or(config)

@@ -128,7 +128,8 @@ impl<'a> Registry<'a> {
 
     /// Asks for something, perhaps from an offset on; twice if the registry wants to know who asks.
     async fn get(&self, path: &str, from: Option<u64>) -> Result<Response, Failure> {
-        let response = self.send(path, from).await?;
+        let sent = self.authorization.borrow().clone();
+        let response = self.send(path, from, sent.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
@@ -136,17 +137,27 @@ impl<'a> Registry<'a> {
         let challenges: Vec<String> = challenges
             .filter_map(|c| Some(c.to_str().ok()?.to_owned()))
             .collect();
+<<<<<<< ours
         match self.authorize(&challenges).await? {
             Some(value) => *self.authorization.borrow_mut() = Some(value),
+=======
+        let Some(value) = self.authorize(&challenges, sent.as_ref()).await? else {
+>>>>>>> theirs
             // There is nothing to say: the answer stands.
-            None => return Ok(response),
-        }
-        self.send(path, from).await
+            return Ok(response);
+        };
+        *self.authorization.borrow_mut() = Some(value.clone());
+        self.send(path, from, Some(&value)).await
     }
 
-    async fn send(&self, path: &str, from: Option<u64>) -> Result<Response, Failure> {
+    async fn send(
+        &self,
+        path: &str,
+        from: Option<u64>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, Failure> {
         let mut request = self.http.get(self.url(path)).header(ACCEPT_HEADER, ACCEPT);
-        if let Some(value) = self.authorization.borrow().clone() {
+        if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);
         }
         if let Some(from) = from {

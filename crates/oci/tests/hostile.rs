@@ -7,7 +7,7 @@ use common::{GZIP, Made, Member, ZSTD, files, get, gzip, layer, noise, options, 
 use donjon_ext4::Limits;
 use donjon_oci::{Error, Event, Image, Reference, Store, Unpack, flatten, pull, unpack};
 use std::ops::ControlFlow;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -328,6 +328,59 @@ fn a_full_disk_leaves_a_valid_store() {
     assert!(text.contains("no space left for"), "{text}");
     assert_eq!(out.metadata().expect("metadata").len(), 0);
     store.verify(image.layers[0].digest).expect("still good");
+}
+
+/// Runs itself, to be killed.
+#[test]
+fn a_killed_pull_leaves_a_valid_store() {
+    const STORE: &str = "DONJON_TEST_STORE";
+    const NAME: &str = "DONJON_TEST_NAME";
+    if let (Some(store), Ok(name)) = (std::env::var_os(STORE), std::env::var(NAME)) {
+        let _ = get(&Store::at(store).expect("a store"), &name);
+        panic!("it is to be killed");
+    }
+    let made = large();
+    let (directory, store) = store();
+    let partial = directory
+        .path()
+        .join(format!("partial/{}", &made.layer_digest(0).to_string()[7..]));
+    for (round, bytes) in [1u64, 100_000, 150_000].into_iter().enumerate() {
+        let from = [0, 1, 100_001][round];
+        let manners = Manners {
+            breaks: Some((usize::try_from(bytes).expect("small"), 1)),
+            stalls: true,
+            from: 2000,
+            ..Manners::default()
+        };
+        let fake = Fake::start(&made, manners);
+        let mut child = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "a_killed_pull_leaves_a_valid_store"])
+            .env(STORE, directory.path())
+            .env(NAME, fake.name())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("runs");
+        let arrived = || partial.metadata().map_or(0, |m| m.len());
+        while arrived() < from + bytes {
+            assert!(child.try_wait().expect("a child").is_none(), "it waits for more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("killed");
+        assert!(!store.has(made.layer_digest(0)));
+        let range = if from == 0 {
+            String::new()
+        } else {
+            format!("bytes={from}-")
+        };
+        assert_eq!(asked(&fake, &made), [range]);
+    }
+    let fake = Fake::start(&made, Manners::default());
+    let image = get(&store, &fake.name()).expect("pulled");
+    assert_eq!(asked(&fake, &made), ["bytes=250001-"]);
+    image.blobs().for_each(|b| store.verify(b).expect("complete"));
+    assert_eq!(files(directory.path()).len(), 3);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod error;
 mod layer;
 mod metadata;
+mod node;
 mod path;
 mod remove;
 mod spool;
@@ -11,10 +12,12 @@ mod tests;
 
 pub use error::Error;
 pub use metadata::{Metadata, Timestamp};
+pub use node::{Directory, Kind, Node};
+pub(crate) use node::{Id, ROOT};
 pub use spool::{Content, Spool};
 
+use node::Entry;
 use path::Place;
-use std::collections::BTreeMap;
 use std::io::Read;
 
 /// How much a tree takes.
@@ -34,78 +37,6 @@ impl Default for Limits {
             content: 64 << 30,
             entries: 2 << 20,
         }
-    }
-}
-
-/// What a name stands for.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// A directory.
-    Directory(Directory),
-    /// A regular file.
-    File(Content),
-    /// A symbolic link and where it leads.
-    Symlink(Box<[u8]>),
-    /// A character device.
-    CharDevice {
-        /// Its major number.
-        major: u32,
-        /// Its minor number.
-        minor: u32,
-    },
-    /// A block device.
-    BlockDevice {
-        /// Its major number.
-        major: u32,
-        /// Its minor number.
-        minor: u32,
-    },
-    /// A named pipe.
-    Fifo,
-    /// A socket's name.
-    Socket,
-}
-
-impl Kind {
-    /// A directory without entries.
-    pub fn directory() -> Self {
-        Self::Directory(Directory::default())
-    }
-}
-
-/// The names in a directory, in the order of their bytes.
-#[derive(Clone, Debug, Default)]
-pub struct Directory {
-    entries: BTreeMap<Box<[u8]>, Entry>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    node: Id,
-    /// The layer that named it last.
-    layer: u32,
-}
-
-/// A node's place in [`Tree::nodes`].
-pub(crate) type Id = usize;
-
-/// The root directory.
-pub(crate) const ROOT: Id = 0;
-
-/// A file, directory or other, whatever its names are.
-#[derive(Debug)]
-pub struct Node {
-    /// Owner, mode, time and extended attributes.
-    pub metadata: Metadata,
-    kind: Kind,
-    /// How many names it has; the root has one.
-    names: u32,
-}
-
-impl Node {
-    /// What it is.
-    pub fn kind(&self) -> &Kind {
-        &self.kind
     }
 }
 
@@ -345,16 +276,5 @@ impl Tree {
         self.directory_mut(place.directory)
             .entries
             .insert(place.name, Entry { node, layer });
-    }
-}
-
-impl Kind {
-    /// Bytes it takes in memory beside its node.
-    fn weight(&self) -> usize {
-        match self {
-            Self::Symlink(target) => target.len(),
-            Self::File(content) => content.weight(),
-            _ => 0,
-        }
     }
 }

@@ -121,15 +121,21 @@ pub fn required_size(tree: &Tree) -> Result<u64, WriteError> {
     let content: u64 = plan.order.iter().map(|n| contents::most_blocks(tree, n.id)).sum();
     let mut size = geometry::MIN_SIZE;
     loop {
-        if let Ok(geometry) = Geometry::new(&Options::new(size), plan.inodes())
-            && geometry.data_blocks() >= content + geometry.journal_blocks() + contents::SPARE
-        {
-            return Ok(size);
-        }
-        if size >= geometry::MAX_SIZE {
+        let needed = match Geometry::new(&Options::new(size), plan.inodes()) {
+            Ok(geometry) => {
+                let wanted = content + geometry.journal_blocks() + contents::SPARE;
+                if geometry.data_blocks() >= wanted {
+                    return Ok(size);
+                }
+                (wanted + geometry.blocks - geometry.data_blocks()) * BLOCK
+            }
+            // There are too few inodes.
+            Err(_) => size + size / 8,
+        };
+        size = needed.max(size + 1).next_multiple_of(1 << 20);
+        if size > geometry::MAX_SIZE {
             return Err(WriteError::TooLarge);
         }
-        size = (size + size / 8).next_multiple_of(1 << 20);
     }
 }
 

@@ -20,20 +20,21 @@ struct Token {
 }
 
 impl Registry<'_> {
-    /// What to send after these challenges; `None` if there is nothing more to say.
-    pub(super) async fn authorize(&self, challenges: &[String]) -> Result<Option<HeaderValue>, Failure> {
+    /// What to send after these challenges, given what was sent before; `None` if there is nothing more to say.
+    pub(super) async fn authorize(
+        &self,
+        challenges: &[String],
+        sent: Option<&HeaderValue>,
+    ) -> Result<Option<HeaderValue>, Failure> {
         let of = |scheme: &str| challenges.iter().find_map(|c| parameters(c, scheme));
+        // Tokens expire, so another one may do what the last one did not.
         if let Some(parameters) = of("bearer") {
-            // Once refused, a new token is as good as the old one.
-            return match self.authorization.borrow().is_some() {
-                true => Ok(None),
-                false => self.token(&parameters).await.map(Some),
-            };
+            return self.token(&parameters).await.map(Some);
         }
-        match (of("basic"), &self.credentials) {
-            (Some(_), Some(_)) if self.authorization.borrow().is_none() => Ok(self.basic()),
-            _ => Ok(None),
-        }
+        Ok(match of("basic") {
+            Some(_) if sent.is_none() => self.basic(),
+            _ => None,
+        })
     }
 
     async fn token(&self, parameters: &[(String, String)]) -> Result<HeaderValue, Failure> {

@@ -4,7 +4,7 @@ use super::http::head_of;
 use super::{MANIFEST, Made};
 use donjon_oci::Digest;
 use std::collections::HashMap;
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +14,10 @@ use std::time::Duration;
 pub struct Manners {
     /// Breaks off after so many bytes of a large answer, this many times.
     pub breaks: Option<(usize, usize)>,
+    /// Only answers of more bytes than this break off.
+    pub from: usize,
+    /// Does not close the connection then.
+    pub stalls: bool,
     /// Sends everything whatever part is asked for.
     pub no_ranges: bool,
     /// Wants a token, for this user and password or, without, for nobody.
@@ -173,11 +177,19 @@ fn answer(
     let mut left = shared.breaks.lock().expect("not poisoned");
     if let Some((after, _)) = manners
         .breaks
+<<<<<<< ours
         .filter(|(after, _)| rest.len() > *after && *left > 0)
+=======
+        .filter(|(after, _)| rest.len() > (*after).max(manners.from) && *left > 0)
+>>>>>>> theirs
     {
         *left -= 1;
         drop(left);
         stream.write_all(&rest[..after]).ok()?;
+        if manners.stalls {
+            // Until the other side is gone.
+            let _ = stream.read(&mut [0]);
+        }
         return None;
     }
     drop(left);
