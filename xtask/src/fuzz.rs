@@ -17,13 +17,9 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Every target. The name is that of its file in fuzz/src.
-<<<<<<< ours
-const TARGETS: [&str; 10] = [
-    "agent", "boot", "cpu", "fs", "net", "nvme", "qcow2", "user_net", "virtio", "vmdk",
+const TARGETS: [&str; 12] = [
+    "agent", "boot", "cpu", "fs", "layer", "net", "nvme", "oci", "qcow2", "user_net", "virtio", "vmdk",
 ];
-=======
-const TARGETS: [&str; 8] = ["boot", "cpu", "layer", "net", "nvme", "oci", "qcow2", "virtio"];
->>>>>>> theirs
 
 /// What `cargo fuzz` passes too, less the sanitizer.
 const COVERAGE: &str = "--cfg fuzzing \
@@ -169,13 +165,11 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 })
             })
             .collect(),
-<<<<<<< ours
         // Options, then operation, node, length and arguments of each request: see fuzz/src/fs.rs.
         "fs" => fs_sessions()
             .into_iter()
             .flat_map(|(name, requests)| [0u8, 1, 2].map(|options| (format!("{name}-{options}"), [&[options], &requests[..]].concat())))
             .collect(),
-=======
         // Where the second layer begins comes first, in blocks.
         "layer" => {
             let (directory, file, link) = (tar(b'5', "d/", b""), tar(b'0', "d/f", b"content"), tar(b'1', "d/l", b""));
@@ -193,7 +187,6 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             .map(|(name, bytes)| (name.to_owned(), bytes))
             .into()
         }
->>>>>>> theirs
         // What the receiver takes comes first: nothing, the checksum, everything.
         "net" => [0u8, 1, 0xff]
             .into_iter()
@@ -336,7 +329,6 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     }
 }
 
-<<<<<<< ours
 /// What guests ask of a shared directory. The nodes 2 to 5 are two files, a directory and a link; handles count from 1.
 fn fs_sessions() -> Vec<(&'static str, Vec<u8>)> {
     let request = |op: u8, node: u8, numbers: &[u64], text: &[u8]| {
@@ -492,7 +484,8 @@ fn agent() -> Vec<(String, Vec<u8>)> {
     ]
     .map(|(name, who, bytes)| (name.to_owned(), [&[who], &bytes[..]].concat()))
     .into()
-=======
+}
+
 /// A member of a tar archive; its link leads to `d/f`.
 fn tar(kind: u8, path: &str, content: &[u8]) -> Vec<u8> {
     let mut member = vec![0; 512];
@@ -507,7 +500,6 @@ fn tar(kind: u8, path: &str, content: &[u8]) -> Vec<u8> {
     member.extend(content);
     member.resize(member.len().next_multiple_of(512), 0);
     member
->>>>>>> theirs
 }
 
 /// A disk of 64 KiB with two clusters of 512 bytes in use and one that is zeroes.

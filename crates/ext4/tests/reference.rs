@@ -28,12 +28,8 @@ fn checked(tree: &Tree, options: &Options, path: &Path) {
         .read(true)
         .write(true)
         .open(path);
-<<<<<<< ours
-    write(tree, options, &out.expect("a disk")).expect("written");
-=======
     let written = write(tree, options, &out.expect("a disk")).expect("written");
     assert!(written.used + written.free <= options.size);
->>>>>>> theirs
     e2fsck(path);
 }
 
@@ -49,8 +45,6 @@ fn e2fsck(path: &Path) {
         "{text}{}",
         String::from_utf8_lossy(&out.stderr)
     );
-<<<<<<< ours
-=======
 }
 
 fn debugfs(path: &Path, request: &str) -> String {
@@ -112,7 +106,6 @@ fn compare(tree: &Tree, disk: &Path) {
             Kind::Socket => assert!(found.file_type().is_socket()),
         }
     }
->>>>>>> theirs
 }
 
 #[test]
@@ -146,53 +139,6 @@ fn every_kind_of_node_with_its_metadata() {
     meta.uid = 70000;
     meta.gid = 1_000_000;
     meta.mtime = Timestamp {
-<<<<<<< ours
-        seconds: 1_700_000_000,
-        nanoseconds: 123_456_789,
-    };
-    let mut content = tree.store(&mut &b"hello\n"[..]).unwrap();
-    meta.xattrs
-        .insert(b"security.capability"[..].into(), vec![1; 20].into());
-    tree.insert("a/b/c", Kind::File(content), meta.clone()).unwrap();
-    meta.xattrs.insert(b"user.large"[..].into(), vec![7; 3001].into());
-    content = tree.store(&mut std::io::repeat(3).take(40 << 20)).unwrap();
-    tree.insert("a/b/large", Kind::File(content), meta.clone())
-        .unwrap();
-    tree.link("a/b/link", "a/b/c").unwrap();
-    tree.insert(
-        "dev/null",
-        Kind::CharDevice { major: 1, minor: 3 },
-        Metadata::new(0o666),
-    )
-    .unwrap();
-    tree.insert(
-        "dev/x",
-        Kind::BlockDevice {
-            major: 259,
-            minor: 70000,
-        },
-        Metadata::new(0o666),
-    )
-    .unwrap();
-    tree.insert("fifo", Kind::Fifo, Metadata::new(0o666)).unwrap();
-    tree.insert("socket", Kind::Socket, Metadata::new(0o666)).unwrap();
-    tree.insert("s", Kind::Symlink(b"a/b"[..].into()), Metadata::new(0o777))
-        .unwrap();
-    tree.insert("l", Kind::Symlink(vec![b'x'; 59].into()), Metadata::new(0o777))
-        .unwrap();
-    tree.insert("l2", Kind::Symlink(vec![b'x'; 60].into()), Metadata::new(0o777))
-        .unwrap();
-    tree.insert("l3", Kind::Symlink(vec![b'x'; 4095].into()), Metadata::new(0o777))
-        .unwrap();
-    for n in 0..50_000 {
-        let content = tree.store(&mut &b""[..]).unwrap();
-        tree.insert(
-            format!("many/file-number-{n}"),
-            Kind::File(content),
-            Metadata::new(0o600),
-        )
-        .unwrap();
-=======
         seconds: 5_000_000_000,
         nanoseconds: 123_456_789,
     };
@@ -371,7 +317,6 @@ fn archives_of_gnu_tar_in_every_format() {
                 .kind(),
             Kind::File(_)
         ));
->>>>>>> theirs
     }
 }
 

@@ -137,12 +137,7 @@ impl<'a> Registry<'a> {
         let challenges: Vec<String> = challenges
             .filter_map(|c| Some(c.to_str().ok()?.to_owned()))
             .collect();
-<<<<<<< ours
-        match self.authorize(&challenges).await? {
-            Some(value) => *self.authorization.borrow_mut() = Some(value),
-=======
         let Some(value) = self.authorize(&challenges, sent.as_ref()).await? else {
->>>>>>> theirs
             // There is nothing to say: the answer stands.
             return Ok(response);
         };

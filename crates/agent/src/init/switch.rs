@@ -1,6 +1,6 @@
 //! Handing over to the system's own init.
 
-use super::{BINARY, RUN, console, root};
+use super::{console, root};
 use donjon_agent_protocol::FirstBoot;
 use donjon_agent_protocol::boot::Share;
 use std::fs;
@@ -99,11 +99,6 @@ fn escape(path: &str) -> String {
 pub fn hand_over(init: &str) -> Result<std::convert::Infallible, String> {
     let error = Command::new(init).exec();
     Err(format!("cannot run {init} of the root file system: {error}"))
-}
-
-/// What the kernel was told for init.
-fn kept() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
-    std::env::vars_os().filter(|(name, _)| name != "OLDPWD")
 }
 
 #[cfg(test)]

@@ -1,6 +1,3 @@
-<<<<<<< ours
-
-=======
 use super::*;
 
 fn members(bytes: &[u8]) -> Result<Vec<Header>, crate::Error> {
@@ -135,4 +132,3 @@ fn maps_of_sparse_files_must_fit() {
         assert!(bad.expect_err("refused").to_string().contains("sparse file"));
     }
 }
->>>>>>> theirs

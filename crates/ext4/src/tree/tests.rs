@@ -1,6 +1,3 @@
-<<<<<<< ours
-
-=======
 use super::*;
 
 fn tree() -> Tree {
@@ -200,4 +197,3 @@ fn content_is_read_with_its_holes() {
     let error = spool.append(&mut &b"hell"[..], Some(100), &runs, 1000, 1000);
     assert!(matches!(error, Err(Error::Read(_))));
 }
->>>>>>> theirs

@@ -1,6 +1,3 @@
-<<<<<<< ours
-
-=======
 use super::geometry::{GROUP_BLOCKS, Geometry};
 use super::*;
 use crate::{Limits, Metadata, Spool};
@@ -74,4 +71,3 @@ fn what_cannot_be_made_is_told() {
         .expect("inserted");
     assert!(error(&tree, 64 << 20).contains("/lost+found is not a directory"));
 }
->>>>>>> theirs

@@ -177,11 +177,7 @@ fn answer(
     let mut left = shared.breaks.lock().expect("not poisoned");
     if let Some((after, _)) = manners
         .breaks
-<<<<<<< ours
-        .filter(|(after, _)| rest.len() > *after && *left > 0)
-=======
         .filter(|(after, _)| rest.len() > (*after).max(manners.from) && *left > 0)
->>>>>>> theirs
     {
         *left -= 1;
         drop(left);
