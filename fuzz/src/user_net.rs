@@ -67,9 +67,9 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn step<'a>(guest: &Arc<dyn Port>, port: u16, tcp: &mut Tcp, bytes: &'a [u8]) -> Option<&'a [u8]> {
     match *bytes {
-        // A frame as it is, with the checksum of an IPv4 header made right, behind an empty header or any.
+        // A frame of twice so many bytes as it is, with the checksum of an IPv4 header made right, behind an empty header or any.
         [op @ (0 | 3), len, ref rest @ ..] => {
-            let (frame, rest) = rest.split_at(rest.len().min(len.into()));
+            let (frame, rest) = rest.split_at(rest.len().min(2 * usize::from(len)));
             let mut packet = match op {
                 0 => vec![1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 0, 0],
                 _ => vec![],

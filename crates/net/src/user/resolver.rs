@@ -104,11 +104,13 @@ fn parse(text: &str) -> (Vec<SocketAddr>, Option<String>) {
 /// An address, over IPv6 perhaps with the link it is on.
 fn server(text: &str) -> Option<SocketAddr> {
     if let Some((address, link)) = text.split_once('%') {
-        let index = std::fs::read_to_string(format!("/sys/class/net/{link}/ifindex"));
         let scope = match link.parse() {
             Ok(scope) => scope,
             Err(_) if link.contains('/') => return None,
-            Err(_) => index.ok()?.trim().parse().ok()?,
+            Err(_) => {
+                let index = std::fs::read_to_string(format!("/sys/class/net/{link}/ifindex"));
+                index.ok()?.trim().parse().ok()?
+            }
         };
         return Some(SocketAddrV6::new(address.parse().ok()?, PORT, 0, scope).into());
     }
@@ -134,6 +136,8 @@ mod tests {
         assert_eq!(domain.unwrap(), "example.org");
         assert_eq!(parse(""), (vec![local()], None));
         assert_eq!(parse("nameserver 0.0.0.0\ndomain ."), (vec![local()], None));
+        assert_eq!(server("fe80::1%lo"), server("fe80::1%1"));
+        assert_eq!(server("fe80::1%no-such"), None);
         assert_eq!(server("fe80::1%../../x"), None);
     }
 
