@@ -11,8 +11,8 @@ const GCC: Program = ("gcc", "gcc");
 
 /// Fuzz targets (libFuzzer is C++) and the guest's test program are built, the built-in image is downloaded,
 /// terminals and other users are played, disk images are compared with QEMU's, file systems are checked by e2fsck,
-/// images are pulled from a registry, full disks are played in a namespace.
-const PROGRAMS: [Program; 10] = [
+/// images are pulled from a registry and built from packages, full disks are played in a namespace.
+const PROGRAMS: [Program; 11] = [
     GCC,
     ("g++", "g++"),
     ("apt-get", "apt"),
@@ -20,6 +20,7 @@ const PROGRAMS: [Program; 10] = [
     ("setpriv", "util-linux"),
     QEMU_IMG,
     ("docker-registry", "docker-registry"),
+    ("mmdebstrap", "mmdebstrap"),
     ("/sbin/e2fsck", "e2fsprogs"),
     UNSHARE,
     IP,

@@ -35,6 +35,8 @@ pub fn end(how: RebootCommand) -> ! {
         say(&format!("the root file system cannot be made read-only: {e}"));
     }
     rustix::fs::sync();
+    // The kernel's last words are no program's output.
+    let _ = fs::write("/proc/sys/kernel/printk", "0");
     let error = match reboot(how) {
         Ok(()) => "nothing happened".to_owned(),
         Err(e) => e.to_string(),
