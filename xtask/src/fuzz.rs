@@ -494,7 +494,7 @@ fn tar(kind: u8, path: &str, content: &[u8]) -> Vec<u8> {
     member[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
     member[156] = kind;
     member[157..160].copy_from_slice(b"d/f");
-    member[257..265].copy_from_slice(b"ustar\000");
+    member[257..265].copy_from_slice(b"ustar\x0000");
     member[148..156].fill(b' ');
     let sum: u32 = member.iter().map(|b| u32::from(*b)).sum();
     member[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());

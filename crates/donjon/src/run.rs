@@ -22,6 +22,7 @@ use donjon_vmm::{ConsoleConfig, DomainSpec, Meter, Outcome, Report, StartError, 
 use donjon_x86::cpuid::CpuModel;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 /// A domain that is to run, and how this process does it.
@@ -184,7 +185,7 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
     let server = claim.map(|claim| control::serve(claim, info(record, &selected), &meter, &board));
     let server = server.transpose()?;
     let report = donjon_vmm::run(&spec, &*selected.engine, console, &meter).map_err(start_failure);
-    let exit = exit.map(|watch| watch.wait(Duration::ZERO));
+    let exit = exit.map(ExitReports::last);
     // Who sees that the name is free finds the disks closed.
     let claim = server.map(Server::end);
     board.devices.close();
@@ -204,8 +205,8 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
         );
     }
     match (report.outcome, exit) {
-        (Outcome::PoweredOff, Some(Ok(Some(ExitReport::Exited(exit))))) => Ok(exit.code()),
-        (Outcome::PoweredOff, Some(Ok(Some(ExitReport::Failed(why))))) => {
+        (Outcome::PoweredOff, Some(Some(ExitReport::Exited(exit)))) => Ok(exit.code()),
+        (Outcome::PoweredOff, Some(Some(ExitReport::Failed(why)))) => {
             Err(Failure::from(anyhow!("the image's program did not start: {why}"))
                 .with_code(exit::NO_PROGRAM))
         }
@@ -313,7 +314,7 @@ fn has_agent(record: &DomainRecord) -> bool {
 }
 
 /// Hears how a container's program ends.
-fn exit_watch(record: &DomainRecord, claim: Option<&Claim>) -> Result<Option<ExitWatch>, Failure> {
+fn exit_watch(record: &DomainRecord, claim: Option<&Claim>) -> Result<Option<ExitReports>, Failure> {
     let (Boot::Container(_), Some(claim)) = (&record.boot, claim) else {
         return Ok(None);
     };
@@ -321,9 +322,38 @@ fn exit_watch(record: &DomainRecord, claim: Option<&Claim>) -> Result<Option<Exi
         Some(vsock) => vsock.parse::<VsockSpec>()?.path,
         None => claim.vsock(),
     };
-    Ok(Some(
-        ExitWatch::new(&vsock).context("cannot listen for the program's end")?,
-    ))
+    let watch = ExitWatch::new(&vsock).context("cannot listen for the program's end")?;
+    Ok(Some(ExitReports::start(watch)?))
+}
+
+/// What the guest says of its program's end. Somebody listens all the time: the guest waits until it is heard.
+struct ExitReports {
+    reports: Receiver<ExitReport>,
+}
+
+impl ExitReports {
+    /// How long a report may be under way that the guest knows to have been heard.
+    const UNDER_WAY: Duration = Duration::from_millis(200);
+
+    fn start(watch: ExitWatch) -> Result<Self, Failure> {
+        let (sender, reports) = channel();
+        let listen = move || {
+            // Any program of the guest's can say so; the last word is that of its first process.
+            while let Ok(Some(report)) = watch.wait(Duration::MAX) {
+                if sender.send(report).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("exit".into()).spawn(listen);
+        thread.context("cannot start a thread")?;
+        Ok(Self { reports })
+    }
+
+    fn last(self) -> Option<ExitReport> {
+        let first = self.reports.recv_timeout(Self::UNDER_WAY).ok()?;
+        Some(self.reports.try_iter().last().unwrap_or(first))
+    }
 }
 
 /// A disk with the user's data for cloud-init.

@@ -82,6 +82,8 @@ pub struct Connection {
     guest_done: u32,
     /// What the host does no more.
     host_done: u32,
+    /// The host's program has been told that nothing more comes.
+    ended: bool,
 }
 
 impl Connection {
@@ -121,6 +123,7 @@ impl Connection {
             asked_for_credit: false,
             guest_done: 0,
             host_done: 0,
+            ended: false,
         }
     }
 
@@ -228,7 +231,9 @@ impl Connection {
         if self.phase == Phase::Lingering {
             return Fate::Over;
         }
-        if self.guest_done & shutdown::SEND != 0 {
+        // Once: every time is an event for whoever watches the socket, which is this device.
+        if self.guest_done & shutdown::SEND != 0 && !self.ended {
+            self.ended = true;
             let _ = self.stream.shutdown(Shutdown::Write);
         }
         if self.guest_done == shutdown::BOTH {
@@ -253,6 +258,31 @@ impl Connection {
     pub fn notice_hang_up(&mut self) {
         if self.hung_up && self.host_done & shutdown::SEND != 0 {
             self.end(shutdown::BOTH);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::buffer::spare_capacity;
+    use rustix::event::{Timespec, epoll};
+
+    #[test]
+    fn a_guest_that_sends_no_more_is_no_work() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        epoll::add(&watch, &near, epoll::EventData::new_u64(1), flags).unwrap();
+        let mut c = Connection::from_guest(near, &Header::default());
+        c.guest_done = shutdown::SEND;
+        let mut events = Vec::with_capacity(4);
+        for round in 0..5 {
+            assert_eq!(c.flush(), Fate::Lives);
+            let now = Timespec::default();
+            let n = epoll::wait(&watch, spare_capacity(&mut events), Some(&now)).unwrap();
+            assert!(round == 0 || n == 0, "round {round}");
         }
     }
 }
