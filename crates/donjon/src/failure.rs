@@ -25,9 +25,14 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// The message, without hints.
+    pub fn message(&self) -> String {
+        text(self.error.as_ref())
+    }
+
     /// The message and the hints, on standard error.
     pub fn print(&self) {
-        eprintln!("error: {}", text(self.error.as_ref()));
+        eprintln!("error: {}", self.message());
         for hint in &self.hints {
             eprintln!("hint: {hint}");
         }

@@ -99,7 +99,8 @@ fn of_disk(name: &str, record: &DomainRecord, disk: &Path) -> Result<(Vec<u8>, V
     let options = Options {
         format: Some(Format::Qcow2),
         read_only: true,
-        lock: true,
+        // After a reset this process has it open itself. What the guest has flushed is there.
+        lock: false,
     };
     let system = disk_boot::find(&open(disk, &options)?, MODULES)?;
     tracing::info!(system = system.name, kernel = system.release, root = %system.root, "found on the disk");

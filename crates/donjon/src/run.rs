@@ -15,12 +15,12 @@ use donjon_host::engines::{self, EngineChoice, Selected, Wanted};
 use donjon_host::perf_map::PerfMap;
 use donjon_host::store::Store;
 use donjon_machine::MachineSpec;
-use donjon_machine::boot::BootError;
+use donjon_machine::boot::{BootError, BootSource};
 use donjon_net::{Connection, NetSpec};
 use donjon_vmm::devices::{DiskSpec, Share, VsockSpec};
 use donjon_vmm::{ConsoleConfig, DomainSpec, Meter, Outcome, Report, StartError, VcpuStats};
 use donjon_x86::cpuid::CpuModel;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -177,6 +177,7 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
     let spec = DomainSpec {
         machine,
         boot,
+        boot_again: boot_again(name, record, disk),
         no_reboot: record.no_reboot,
         devices: board.devices.clone(),
         console: virtio_console,
@@ -212,6 +213,21 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
         }
         (outcome, _) => conclude(outcome),
     }
+}
+
+/// A guest may have installed another kernel on its disk. If that cannot be used, the one it had is.
+fn boot_again(
+    name: String,
+    record: &DomainRecord,
+    disk: Option<PathBuf>,
+) -> Option<Box<dyn Fn() -> Option<BootSource> + Send + Sync>> {
+    let record = (record.boot == Boot::Disk).then(|| record.clone())?;
+    Some(Box::new(move || {
+        let found = guest::boot_source(&name, &record, disk.as_deref(), false);
+        found
+            .map_err(|e| tracing::warn!("the system on the disk cannot be read: {}", e.message()))
+            .ok()
+    }))
 }
 
 /// What a domain is called if the user says nothing.

@@ -27,6 +27,8 @@ pub struct DomainSpec {
     pub machine: MachineSpec,
     /// What it boots.
     pub boot: BootSource,
+    /// What it boots after a reset, if that may be something else by then: a kernel that the guest has installed.
+    pub boot_again: Option<Box<dyn Fn() -> Option<BootSource> + Send + Sync>>,
     /// End when the guest resets the machine, instead of booting it again.
     pub no_reboot: bool,
     /// Its devices.
@@ -240,7 +242,9 @@ impl Supervisor<'_> {
             };
             Machine::new(&self.spec.machine, ram.clone(), outside)
         })?;
-        let states = machine.load(&self.spec.boot)?;
+        let again = self.spec.boot_again.as_ref().filter(|_| generation > 0);
+        let again = again.and_then(|boot| boot());
+        let states = machine.load(again.as_ref().unwrap_or(&self.spec.boot))?;
         let partition = self.engine.create(machine.partition_config())?.into();
         Ok(Built {
             machine,

@@ -32,6 +32,7 @@ static const struct work
     tcp_send = {"tcp-send", "MiB/s", .run = net_tcp_send},
     tcp_receive = {"tcp-receive", "MiB/s", .run = net_tcp_receive},
     tcp_echo = {"tcp-echo", "us", .run = net_tcp_echo},
+    tcp_connect = {"tcp-connect", "/s", .run = net_tcp_connect},
     udp_send = {"udp-send", "packets/s", .run = net_udp_send},
     udp_receive = {"udp-receive", "packets/s", .run = net_udp_receive};
 
@@ -48,7 +49,10 @@ static const struct row {
     {"blk-overlay", &rand_read_32}, {"blk-overlay", &new_rand_write},
     {"nvme-raw", &seq_read}, {"nvme-raw", &seq_write}, {"nvme-raw", &rand_read}, {"nvme-raw", &rand_write},
     {"nvme-raw", &rand_read_32}, {"nvme-raw", &rand_write_32}, {"nvme-raw", &write_flush},
-    {"net", &tcp_send}, {"net", &tcp_receive}, {"net", &tcp_echo}, {"net", &udp_send}, {"net", &udp_receive},
+    {"net", &tcp_send}, {"net", &tcp_receive}, {"net", &tcp_echo}, {"net", &tcp_connect},
+    {"net", &udp_send}, {"net", &udp_receive},
+    {"user", &tcp_send}, {"user", &tcp_receive}, {"user", &tcp_echo}, {"user", &tcp_connect},
+    {"user", &udp_send},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 

@@ -111,6 +111,29 @@ double net_tcp_echo(const struct work *, const char *target) {
     }
 }
 
+/* Connections, each for one byte and back. */
+double net_tcp_connect(const struct work *, const char *target) {
+    double start = now(), end = start + WARM_UP;
+    uint64_t done = 0;
+    for (bool warm = false;;) {
+        char byte = done, answer;
+        int stream = net_connect(SOCK_STREAM, target, "e");
+        REQUIRE(write(stream, &byte, 1) == 1);
+        REQUIRE(read(stream, &answer, 1) == 1 && answer == byte);
+        REQUIRE(close(stream) == 0);
+        done++;
+        double time = now();
+        if (time < end)
+            continue;
+        if (warm)
+            return done / (time - start);
+        warm = true;
+        start = time;
+        end = start + MEASURED;
+        done = 0;
+    }
+}
+
 /* How many datagrams the host has received since the connection for that was made. */
 static uint64_t net_arrived(int control) {
     uint64_t count;

@@ -40,5 +40,6 @@ double disk_queue(const struct work *work, const char *target);
 double net_tcp_send(const struct work *work, const char *target);
 double net_tcp_receive(const struct work *work, const char *target);
 double net_tcp_echo(const struct work *work, const char *target);
+double net_tcp_connect(const struct work *work, const char *target);
 double net_udp_send(const struct work *work, const char *target);
 double net_udp_receive(const struct work *work, const char *target);

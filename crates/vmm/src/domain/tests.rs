@@ -137,6 +137,7 @@ fn domain(
             command_line: String::new(),
         },
         no_reboot,
+        boot_again: None,
         devices: Devices::new(),
         console: None,
     };

@@ -7,6 +7,8 @@ use std::process::Command;
 
 /// The interface's address in the guest, so that the host need not look for it anew.
 const MAC: &str = "52:54:00:00:77:02";
+/// That of the interface in user mode. The guest knows both: see xtask/bench/io/init.
+const USER_MAC: &str = "52:54:00:00:77:03";
 
 /// What QEMU's `aio=` can be for images in the host's page cache.
 #[derive(Clone, Copy, ValueEnum)]
@@ -29,6 +31,7 @@ pub fn donjon(c: &mut Command, images: &Images, net: bool) {
     if net {
         c.args(["--net", &format!("tap={TAP},mac={MAC}")]);
     }
+    c.args(["--net", &format!("user,host-loopback,mac={USER_MAC}")]);
 }
 
 /// QEMU, with devices. Writes go to the host's page cache in both, and a flush is fdatasync(2).
@@ -53,6 +56,8 @@ pub fn qemu(c: &mut Command, images: &Images, net: bool, aio: Aio) {
         let device = format!("virtio-net-pci,netdev=net,mac={MAC},romfile=");
         c.args(["-device", &device]);
     }
+    let device = format!("virtio-net-pci,netdev=user,mac={USER_MAC},romfile=");
+    c.args(["-netdev", "user,id=user", "-device", &device]);
 }
 
 /// In both, a comma in a file's name is written twice.

@@ -1,5 +1,5 @@
 //! `cargo xtask bench io`: disks and network interfaces, on the host itself, in donjon and in QEMU with TCG, on the
-//! same images and through the same tap interface.
+//! same images, through the same tap interface and through the network in user mode that each has.
 
 mod host;
 mod images;
@@ -28,6 +28,8 @@ const WITHOUT: &str = "BENCH_WITHOUT";
 const DISK_COUNT: &str = "BENCH_DISKS";
 /// What the rows on the network are called by.
 const NET: &str = "net";
+/// And those on the network in user mode.
+const USER: &str = "user";
 /// The disk whose rows are run on the host too, on the image's file.
 const NATIVE: &str = "blk-raw";
 
@@ -65,7 +67,6 @@ pub fn io(args: &Args) -> Result<()> {
     // From in there nothing can be fetched: all that is needed is there already.
     if args.in_namespace {
         namespace::set_up()?;
-        host::start(host::PORT)?;
         return measure(args, true);
     }
     prerequisites::need_c()?;
@@ -86,6 +87,7 @@ pub fn io(args: &Args) -> Result<()> {
 }
 
 fn measure(args: &Args, net: bool) -> Result<()> {
+    host::start(host::PORT)?;
     let image = tiny(&Console::new())?;
     let directory = target_dir().join("bench/io");
     let rows = Rows::build(&directory)?;
@@ -143,7 +145,7 @@ fn measure(args: &Args, net: bool) -> Result<()> {
                 let others: Vec<_> = others.chain((!net).then_some(NET)).collect();
                 c.envs(variables(&others.join(",")));
                 c.arg(format!("{NATIVE}={}", images.path(NATIVE).display()));
-                c.arg(format!("{NET}=127.0.0.1"));
+                c.args([format!("{NET}=127.0.0.1"), format!("{USER}=127.0.0.1")]);
             })
         }),
     ];
