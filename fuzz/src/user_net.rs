@@ -92,7 +92,9 @@ fn step<'a>(guest: &Arc<dyn Port>, port: u16, tcp: &mut Tcp, bytes: &'a [u8]) ->
             packet.extend([0x52, 0x55, 10, 0, 2, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0]);
             packet.extend(((40 + data) as u16).to_be_bytes());
             packet.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 2, 15, 10, 0, 2, 2]);
-            let words = packet[HEADER + 14..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
+            let words = packet[HEADER + 14..]
+                .chunks(2)
+                .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
             let sum: u32 = words.sum();
             let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
             packet[HEADER + 24..HEADER + 26].copy_from_slice(&sum.to_be_bytes());
@@ -130,7 +132,10 @@ fn drain(guest: &Arc<dyn Port>, tcp: &mut Tcp) {
     let (mut room, start) = (vec![0; ROOM], Instant::now());
     while let Ok(len) = guest.receive(&mut &mut room[..]) {
         let packet = &room[..len];
-        assert!(Segments::new(packet.to_vec(), Offloads::ALL).is_ok(), "{packet:x?}");
+        assert!(
+            Segments::new(packet.to_vec(), Offloads::ALL).is_ok(),
+            "{packet:x?}"
+        );
         let ip = &packet[HEADER + 14..];
         if packet[HEADER + 12..HEADER + 14] == [8, 0] && ip[9] == 6 {
             let long = |at: usize| u32::from_be_bytes(*ip[at..].first_chunk().expect("a TCP header"));

@@ -8,7 +8,7 @@ use donjon_agent_protocol::boot::{
 };
 use donjon_agent_protocol::{FirstBoot, User};
 use donjon_block::{Format, Options, open};
-use donjon_host::domains::{Boot, DomainRecord};
+use donjon_host::domains::{Boot, DomainRecord, SetUp};
 use donjon_host::initramfs::{self, MODULES};
 use donjon_host::store::Process;
 use donjon_host::{disk_boot, images, progress};
@@ -113,7 +113,7 @@ fn of_disk(name: &str, record: &DomainRecord, disk: &Path) -> Result<(Vec<u8>, V
         wait_seconds: WAIT,
     };
     // With cloud-init, that is what names the system and makes users.
-    let first_boot = record.cloud_init.is_none().then(|| FirstBoot {
+    let first_boot = (record.set_up == SetUp::Agent).then(|| FirstBoot {
         hostname: Some(host_name(name)),
         user: record.user.as_ref().map(|user| User {
             name: user.name.clone(),

@@ -4,7 +4,7 @@ use crate::cli::{ConsoleChoice, RunArgs};
 use crate::failure::Failure;
 use crate::image;
 use anyhow::{Context, anyhow};
-use donjon_host::domains::{Boot, DomainRecord, User};
+use donjon_host::domains::{Boot, DomainRecord, SetUp, User};
 use donjon_host::store::{Kind, Process, Store, now};
 use donjon_net::{Connection, NetSpec, UserNet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const MEMORY: u64 = 512 << 20;
 
 /// A domain as it is asked for. An image that is not there is fetched or made.
 pub fn of(args: &RunArgs) -> Result<DomainRecord, Failure> {
-    let (boot, image_id) = boot(args)?;
+    let (boot, image_id, cloud_init) = boot(args)?;
     let own_disk = image_id.is_some();
     if !own_disk && !args.volumes.is_empty() {
         let error =
@@ -68,15 +68,19 @@ pub fn of(args: &RunArgs) -> Result<DomainRecord, Failure> {
             let host = absolute(&v.host)?;
             Ok(donjon_vmm::devices::Share { host, ..v.clone() })
         })?,
-        cloud_init: args.cloud_init.as_deref().map(absolute).transpose()?,
+        set_up: match &args.cloud_init {
+            Some(file) => SetUp::UserData(absolute(file)?),
+            None if cloud_init => SetUp::CloudInit,
+            None => SetUp::Agent,
+        },
         user: is_system.then(|| user(args)).transpose()?.flatten(),
         remove: args.rm,
         created: now(),
     })
 }
 
-/// What it boots, and the image its disk is an overlay of.
-fn boot(args: &RunArgs) -> Result<(Boot, Option<String>), Failure> {
+/// What it boots, the image its disk is an overlay of, and whether cloud-init sets that up.
+fn boot(args: &RunArgs) -> Result<(Boot, Option<String>, bool), Failure> {
     let no_program = || {
         let error = anyhow!("only container images start a program of your choice");
         Failure::with_hint(
@@ -87,12 +91,12 @@ fn boot(args: &RunArgs) -> Result<(Boot, Option<String>), Failure> {
     if let Some(kernel) = &args.kernel {
         let initrd = args.initrd.as_deref().map(absolute).transpose()?;
         let kernel = absolute(kernel)?;
-        return Ok((Boot::Kernel { kernel, initrd }, None));
+        return Ok((Boot::Kernel { kernel, initrd }, None, false));
     }
     let name = args.image.as_deref().unwrap_or("tiny");
     if name == "tiny" {
         return match args.command.is_empty() && args.env.is_empty() {
-            true => Ok((Boot::Tiny, None)),
+            true => Ok((Boot::Tiny, None, false)),
             false => Err(no_program()),
         };
     }
@@ -102,7 +106,7 @@ fn boot(args: &RunArgs) -> Result<(Boot, Option<String>), Failure> {
         Kind::System => return Err(no_program()),
         Kind::Container(process) => Boot::Container(Box::new(program(*process, args)?)),
     };
-    Ok((boot, Some(stored.image.id)))
+    Ok((boot, Some(stored.image.id), stored.image.cloud_init))
 }
 
 /// The program of a container image, as the user wants it.

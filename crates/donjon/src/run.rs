@@ -10,9 +10,10 @@ use donjon_agent_client::ExitWatch;
 use donjon_agent_client::protocol::exit::Report as ExitReport;
 use donjon_block::Format;
 use donjon_control::{Claim, Info, Name, Server};
-use donjon_host::domains::{Boot, Domain, DomainError, DomainRecord, Domains};
+use donjon_host::domains::{Boot, Domain, DomainError, DomainRecord, Domains, SetUp};
 use donjon_host::engines::{self, EngineChoice, Selected, Wanted};
 use donjon_host::perf_map::PerfMap;
+use donjon_host::seed;
 use donjon_host::store::Store;
 use donjon_machine::MachineSpec;
 use donjon_machine::boot::{BootError, BootSource};
@@ -20,7 +21,7 @@ use donjon_net::{Connection, NetSpec};
 use donjon_vmm::devices::{DiskSpec, Share, VsockSpec};
 use donjon_vmm::{ConsoleConfig, DomainSpec, Meter, Outcome, Report, StartError, VcpuStats};
 use donjon_x86::cpuid::CpuModel;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -283,8 +284,27 @@ fn board(record: &DomainRecord, domain: Option<&Domain>, claim: Option<&Claim>) 
         };
         board.add_disk(&spec)?;
     }
-    if let (Some(user_data), Some(domain)) = (&record.cloud_init, domain) {
-        board.add_disk(&seed(user_data, domain)?)?;
+    if let Some(domain) = domain {
+        let path = domain.file("seed.img");
+        // Once made, it stays: the user's file may go.
+        let user_data = match (&record.set_up, &record.user) {
+            _ if path.exists() => None,
+            (SetUp::UserData(file), _) => Some(seed::read(file)?),
+            (SetUp::CloudInit, Some(user)) => Some(seed::user_data(user)),
+            _ => None,
+        };
+        if let Some(user_data) = user_data {
+            seed::write(&path, &user_data, &domain.name)?;
+        }
+        if path.exists() {
+            board.add_disk(&DiskSpec {
+                path,
+                format: Some(Format::Raw),
+                read_only: true,
+                name: Some("seed".into()),
+                ..DiskSpec::default()
+            })?;
+        }
     }
     for disk in &record.disks {
         board.add_disk(&disk.parse()?)?;
@@ -370,19 +390,6 @@ impl ExitReports {
         let first = self.reports.recv_timeout(Self::UNDER_WAY).ok()?;
         Some(self.reports.try_iter().last().unwrap_or(first))
     }
-}
-
-/// A disk with the user's data for cloud-init.
-fn seed(user_data: &Path, domain: &Domain) -> Result<DiskSpec, Failure> {
-    let path = domain.file("seed.img");
-    donjon_host::seed::write(&path, user_data, &domain.name)?;
-    Ok(DiskSpec {
-        path,
-        format: Some(Format::Raw),
-        read_only: true,
-        name: Some("seed".into()),
-        ..DiskSpec::default()
-    })
 }
 
 fn check_memory(wanted: u64) -> Result<(), Failure> {

@@ -65,6 +65,8 @@ pub struct System {
     pub file_system: &'static str,
     /// What the system calls itself (PRETTY_NAME of os-release).
     pub name: Option<String>,
+    /// Whether it has cloud-init.
+    pub cloud_init: bool,
     /// Modules to load, in this order: file name and content, unpacked.
     pub modules: Vec<(String, Vec<u8>)>,
 }
@@ -116,6 +118,7 @@ pub fn find(image: &Arc<Image>, wanted: &[&str]) -> Result<System, DiskBootError
         root: place.clone(),
         file_system: "ext4",
         name: root.os_name(),
+        cloud_init: root.has("/etc/cloud/cloud.cfg"),
         modules,
     })
 }

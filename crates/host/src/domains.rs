@@ -81,9 +81,9 @@ pub struct DomainRecord {
     /// Directories of the host, and where the guest has them: `HOST:GUEST[:ro]`.
     #[serde(default)]
     pub shares: Vec<String>,
-    /// A cloud-init user-data file.
+    /// Who sets a new system up.
     #[serde(default)]
-    pub cloud_init: Option<PathBuf>,
+    pub set_up: SetUp,
     /// The user made at the first boot, with the SSH keys that may log in.
     #[serde(default)]
     pub user: Option<User>,
@@ -92,6 +92,19 @@ pub struct DomainRecord {
     pub remove: bool,
     /// When it was made, seconds since 1970.
     pub created: u64,
+}
+
+/// Who sets a new system up.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetUp {
+    /// The agent.
+    #[default]
+    Agent,
+    /// cloud-init, with what is known of the user.
+    CloudInit,
+    /// cloud-init, with a user-data file.
+    UserData(PathBuf),
 }
 
 /// A user of the guest.
@@ -283,7 +296,7 @@ mod tests {
             nets: vec![],
             vsock: None,
             shares: vec![],
-            cloud_init: None,
+            set_up: SetUp::Agent,
             user: None,
             remove: false,
             created: 0,
@@ -303,6 +316,7 @@ mod tests {
             source: String::new(),
             system: None,
             size: 1 << 20,
+            cloud_init: false,
             created: now(),
         };
         let stored = draft.keep(image, "x").unwrap();

@@ -101,6 +101,9 @@ pub struct ImageRecord {
     pub system: Option<String>,
     /// Bytes of its disk.
     pub size: u64,
+    /// Whether cloud-init sets its systems up: they get a seed even if the user says nothing about it.
+    #[serde(default)]
+    pub cloud_init: bool,
     /// When it came, seconds since 1970.
     pub created: u64,
 }

@@ -47,6 +47,11 @@ impl Files {
             .all(|d| self.0.metadata(*d).is_ok_and(|m| m.is_dir()))
     }
 
+    /// Whether there is something of that name.
+    pub fn has(&self, path: &str) -> bool {
+        self.0.exists(path).unwrap_or(false)
+    }
+
     /// A whole file of at most `limit` bytes; links are followed.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, String> {
         let failed = |e: ext4_view::Ext4Error| format!("{path} cannot be read: {e}");

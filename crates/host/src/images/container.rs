@@ -98,6 +98,7 @@ pub fn pull(
         source: full.clone(),
         system: None,
         size: SIZE,
+        cloud_init: false,
         created: now(),
     };
     progress.finish();

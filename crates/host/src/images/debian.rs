@@ -204,6 +204,7 @@ pub fn build(
         source: format!("Debian {suite}, packages of {date}"),
         system: super::import::system_name(&draft.disk()),
         size: SIZE,
+        cloud_init: false,
         created: now(),
     };
     progress.finish();

@@ -110,6 +110,7 @@ pub fn import(
         source: file.display().to_string(),
         system: system.name,
         size: image.size(),
+        cloud_init: system.cloud_init,
         created: now(),
     };
     drop(image);

@@ -7,6 +7,7 @@ fn record(id: char) -> ImageRecord {
         source: "a test".into(),
         system: None,
         size: 1,
+        cloud_init: false,
         created: now(),
     }
 }
