@@ -1,9 +1,10 @@
 //! `cargo xtask bench boot`: how long a guest takes to come up and to go.
 
+use super::debian::{self, Debian};
 use super::guest::{self, COMMAND_LINE, Guest};
 use super::statistics::median;
 use super::watch::{Ended, tail, watch};
-use crate::command::shown;
+use crate::command::{shown, target_dir};
 use crate::prerequisites::{QEMU, need};
 use anyhow::{Result, bail};
 use donjon_host::images;
@@ -30,6 +31,9 @@ pub struct Args {
     /// With this initrd; its init must print the image's first line.
     #[arg(long, requires = "kernel")]
     initrd: Option<PathBuf>,
+    /// Boot a whole Debian, from start to somebody logged in on the console.
+    #[arg(long, conflicts_with = "kernel")]
+    debian: bool,
 }
 
 /// One boot.
@@ -46,6 +50,11 @@ struct Boot {
 pub fn boot(args: &Args) -> Result<()> {
     need(QEMU)?;
     guest::build_donjon()?;
+    if args.debian {
+        let debian = Debian::prepare(&target_dir().join("bench/debian"))?;
+        let line = debian::FIRST_LINE;
+        return compare(args.runs, line, &|| debian.donjon(), &|| debian.tcg());
+    }
     let (kernel, initrd) = match (&args.kernel, &args.initrd) {
         (Some(kernel), Some(initrd)) => (kernel.clone(), initrd.clone()),
         _ => {
@@ -61,9 +70,19 @@ pub fn boot(args: &Args) -> Result<()> {
         memory: 512,
         cpus: 1,
     };
+    compare(args.runs, FIRST_LINE, &|| Ok(guest.donjon()), &|| Ok(guest.tcg()))
+}
+
+/// Boots both in turn.
+fn compare(
+    runs: usize,
+    first_line: &str,
+    donjon: &dyn Fn() -> Result<Command>,
+    tcg: &dyn Fn() -> Result<Command>,
+) -> Result<()> {
     let (mut ours, mut theirs) = (vec![], vec![]);
-    for n in 1..=args.runs {
-        let (a, b) = (measure(guest.donjon())?, measure(guest.tcg())?);
+    for n in 1..=runs {
+        let (a, b) = (measure(donjon()?, first_line)?, measure(tcg()?, first_line)?);
         println!(
             "run {n}: donjon up {:.3} s, off {:.3} s; tcg up {:.3} s, off {:.3} s",
             a.up.as_secs_f64(),
@@ -75,7 +94,7 @@ pub fn boot(args: &Args) -> Result<()> {
         theirs.push(b);
     }
     for (what, time) in [
-        ("first user-space line", (|b| b.up) as fn(&Boot) -> Duration),
+        (first_line, (|b| b.up) as fn(&Boot) -> Duration),
         ("power-off", |b| b.off),
     ] {
         let seconds = |boots: &[Boot]| median(boots.iter().map(|b| time(b).as_secs_f64()).collect());
@@ -83,7 +102,7 @@ pub fn boot(args: &Args) -> Result<()> {
         println!(
             "{what}: donjon {a:.3} s, tcg {b:.3} s, ratio {:.2} (medians of {})",
             a / b,
-            args.runs
+            runs
         );
     }
     let mips: Vec<_> = ours.iter().filter_map(|b| b.mips).collect();
@@ -93,11 +112,11 @@ pub fn boot(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(command: Command) -> Result<Boot> {
+fn measure(command: Command, first_line: &str) -> Result<Boot> {
     let line = shown(&command);
     let (mut up, mut told) = (None, false);
     let Ended { took, output, errors } = watch(command, |seen, elapsed, stdin| {
-        if up.is_none() && seen.contains(FIRST_LINE) {
+        if up.is_none() && seen.contains(first_line) {
             up = Some(elapsed);
         }
         // Only now: a guest that is not reading yet may lose what is typed.
@@ -108,7 +127,7 @@ fn measure(command: Command) -> Result<Boot> {
         Ok(())
     })?;
     let Some(up) = up else {
-        bail!("no {FIRST_LINE:?} from: {line}\n{}\n{errors}", tail(&output));
+        bail!("no {first_line:?} from: {line}\n{}\n{errors}", tail(&output));
     };
     let mips = guest::mips(&errors);
     Ok(Boot { up, off: took, mips })

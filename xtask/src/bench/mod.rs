@@ -5,6 +5,7 @@ mod boot;
 mod c;
 mod compare;
 mod cpu;
+mod debian;
 mod guest;
 mod io;
 mod newc;
