@@ -162,6 +162,14 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
+    /// As with docker; the console is connected to this terminal in any case.
+    #[arg(short, long, hide = true)]
+    pub interactive: bool,
+
+    /// As with docker; who runs this in a terminal has one in the guest.
+    #[arg(short, long, hide = true)]
+    pub tty: bool,
+
     /// For a container image: a variable of the program's environment; without a value, with the one it has here. May
     /// be given several times.
     #[arg(short, long, value_name = "NAME=VALUE")]

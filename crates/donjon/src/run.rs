@@ -21,6 +21,7 @@ use donjon_net::{Connection, NetSpec};
 use donjon_vmm::devices::{DiskSpec, Share, VsockSpec};
 use donjon_vmm::{ConsoleConfig, DomainSpec, Meter, Outcome, Report, StartError, VcpuStats};
 use donjon_x86::cpuid::CpuModel;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -196,6 +197,10 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
     }
     drop(claim);
     let report = report?;
+    if let Some(domain) = domain.filter(|_| terminal && !record.remove && std::io::stderr().is_terminal()) {
+        let name = &domain.name;
+        eprintln!("donjon: {name} and its disk are kept: donjon start {name}, or donjon rm {name}");
+    }
     if stats {
         print_stats(&report);
     }
