@@ -71,3 +71,35 @@ impl Drop for ExitWatch {
         let _ = fs::remove_file(&self.path);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use donjon_agent_protocol::exit::Exit;
+    use donjon_agent_protocol::frame::FrameWriter;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_report_is_heard_and_nonsense_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let vsock = directory.path().join("vsock");
+        let watch = ExitWatch::new(&vsock).unwrap();
+        // As a guest that was killed leaves it.
+        std::mem::forget(watch);
+        let watch = ExitWatch::new(&vsock).unwrap();
+        assert_eq!(watch.wait(Duration::ZERO).unwrap(), None);
+        let path = directory.path().join(format!("vsock_{EXIT_PORT}"));
+        UnixStream::connect(&path)
+            .unwrap()
+            .write_all(b"\xff\xff\xff\xffnonsense")
+            .unwrap();
+        let report = Report::Exited(Exit::Signal(9));
+        FrameWriter::new(UnixStream::connect(&path).unwrap())
+            .send(&report)
+            .unwrap();
+        assert_eq!(watch.wait(Duration::from_secs(10)).unwrap(), Some(report));
+        drop(watch);
+        assert!(!path.exists());
+    }
+}

@@ -146,7 +146,7 @@ pub enum Command {
 #[derive(Args)]
 pub struct RunArgs {
     /// What to start: `tiny`, Debian's stock kernel with a busybox shell; `debian` or `debian:SUITE`; a container image
-    /// as docker://NAME[:TAG]; or an image of `donjon image ls`. What is not there is made or fetched on first use.
+    /// as `docker://NAME[:TAG]`; or an image of `donjon image ls`. What is not there is made or fetched on first use.
     #[arg(value_name = "IMAGE", conflicts_with = "kernel")]
     pub image: Option<String>,
 
@@ -315,7 +315,7 @@ pub enum ImageCommand {
     },
     /// Fetch a container image from its registry and make a disk of it.
     Pull {
-        /// docker://[REGISTRY/]NAME[:TAG|@DIGEST].
+        /// `docker://[REGISTRY/]NAME[:TAG|@DIGEST]`.
         #[arg(value_name = "NAME")]
         name: String,
         /// Without encryption from a registry on another machine. One on this machine is always asked without.

@@ -185,7 +185,7 @@ impl Domains {
     }
 
     /// Makes a domain, with a disk of `size` bytes, or that of its image, over the image's disk. `name` has been
-    /// checked by the caller, as [`donjon_control::Name`] does.
+    /// checked by the caller, as the names of domains are everywhere.
     pub fn create(
         &self,
         name: &str,
