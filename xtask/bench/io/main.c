@@ -29,6 +29,9 @@ static const struct work
     /* Where nothing is yet, so that these allocate. */
     new_seq_write = {"seq-write", "MiB/s", disk_queue, 128 * KIB, 8, .write = true, .order = FIRST_HALF},
     new_rand_write = {"rand-write-32", "IOPS", disk_queue, 4 * KIB, 32, .write = true, .order = SECOND_HALF},
+    directory_read = {"seq-read", "MiB/s", .run = fs_read},
+    directory_write = {"seq-write", "MiB/s", .run = fs_write},
+    directory_create = {"create", "/s", .run = fs_create},
     tcp_send = {"tcp-send", "MiB/s", .run = net_tcp_send},
     tcp_receive = {"tcp-receive", "MiB/s", .run = net_tcp_receive},
     tcp_echo = {"tcp-echo", "us", .run = net_tcp_echo},
@@ -51,6 +54,7 @@ static const struct row {
     {"nvme-raw", &rand_read_32}, {"nvme-raw", &rand_write_32}, {"nvme-raw", &write_flush},
     {"net", &tcp_send}, {"net", &tcp_receive}, {"net", &tcp_echo}, {"net", &tcp_connect},
     {"net", &udp_send}, {"net", &udp_receive},
+    {"fs", &directory_read}, {"fs", &directory_write}, {"fs", &directory_create},
     {"user", &tcp_send}, {"user", &tcp_receive}, {"user", &tcp_echo}, {"user", &tcp_connect},
     {"user", &udp_send},
 };

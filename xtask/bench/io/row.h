@@ -36,6 +36,11 @@ double now(void);
 double disk_alone(const struct work *work, const char *target);
 double disk_queue(const struct work *work, const char *target);
 
+/* In the directory `target`. */
+double fs_write(const struct work *work, const char *target);
+double fs_read(const struct work *work, const char *target);
+double fs_create(const struct work *work, const char *target);
+
 /* With the host side at the address `target`. */
 double net_tcp_send(const struct work *work, const char *target);
 double net_tcp_receive(const struct work *work, const char *target);

@@ -63,6 +63,9 @@ impl Images {
     pub fn renew(&self) -> Result<()> {
         let qemu_img = || command(QEMU_IMG.0, &["create", "-q", "-f", "qcow2"]);
         run(qemu_img().arg(self.path(NEW)).arg(SIZE.to_string()))?;
+        // Rows make files there that must not be.
+        let _ = fs::remove_dir_all(self.shared());
+        fs::create_dir(self.shared())?;
         let over = ["-b", BASE, "-F", "qcow2"];
         run(qemu_img().args(over).arg(self.path(OVERLAY)))
     }
@@ -71,10 +74,23 @@ impl Images {
     pub fn warm(&self) -> Result<()> {
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
+            if !path.is_file() {
+                continue;
+            }
             std::io::copy(&mut File::open(&path)?, &mut std::io::sink())
                 .with_context(|| format!("cannot read {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Where everything is.
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// The directory that is shared with guests.
+    pub fn shared(&self) -> PathBuf {
+        self.0.join("shared")
     }
 
     /// Where a disk's image is.

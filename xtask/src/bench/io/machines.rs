@@ -32,6 +32,13 @@ pub fn donjon(c: &mut Command, images: &Images, net: bool) {
         c.args(["--net", &format!("tap={TAP},mac={MAC}")]);
     }
     c.args(["--net", &format!("user,host-loopback,mac={USER_MAC}")]);
+    c.args([
+        "--fs",
+        &format!(
+            "{},tag=bench",
+            images.shared().to_string_lossy().replace(',', ",,")
+        ),
+    ]);
 }
 
 /// QEMU, with devices. Writes go to the host's page cache in both, and a flush is fdatasync(2).
@@ -58,6 +65,34 @@ pub fn qemu(c: &mut Command, images: &Images, net: bool, aio: Aio) {
     }
     let device = format!("virtio-net-pci,netdev=user,mac={USER_MAC},romfile=");
     c.args(["-netdev", "user,id=user", "-device", &device]);
+}
+
+/// The daemon that serves QEMU's shared directories, where Debian has it.
+pub fn virtiofsd() -> Option<&'static str> {
+    let places = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+    places.into_iter().find(|p| std::path::Path::new(p).exists())
+}
+
+/// A QEMU with a shared directory: its daemon is started before it, and ends with it.
+pub fn with_directory(qemu: &Command, virtiofsd: &str, images: &Images, memory: u32) -> Command {
+    let socket = images.directory().join("virtiofsd.sock");
+    let script = "rm -f \"$1\"; \"$2\" --socket-path=\"$1\" -o source=\"$3\" -o cache=auto >/dev/null 2>&1 & \
+                  shift 3; until [ -S \"$0\" ]; do sleep 0.02; done; exec \"$@\"";
+    let mut c = Command::new("sh");
+    c.args(["-c", script])
+        .arg(&socket)
+        .arg(&socket)
+        .arg(virtiofsd)
+        .arg(images.shared());
+    c.arg(qemu.get_program()).args(qemu.get_args());
+    c.args([
+        "-object",
+        &format!("memory-backend-memfd,id=ram,size={memory}M,share=on"),
+    ]);
+    c.args(["-numa", "node,memdev=ram"]);
+    c.args(["-chardev", &format!("socket,id=fs,path={}", socket.display())]);
+    c.args(["-device", "vhost-user-fs-pci,chardev=fs,tag=bench"]);
+    c
 }
 
 /// In both, a comma in a file's name is written twice.

@@ -1,5 +1,6 @@
 //! `cargo xtask bench io`: disks and network interfaces, on the host itself, in donjon and in QEMU with TCG, on the
-//! same images, through the same tap interface and through the network in user mode that each has.
+//! same images, through the same tap interface, through the network in user mode that each has, and in a directory that
+//! each shares.
 
 mod host;
 mod images;
@@ -30,6 +31,8 @@ const DISK_COUNT: &str = "BENCH_DISKS";
 const NET: &str = "net";
 /// And those on the network in user mode.
 const USER: &str = "user";
+/// And those in a shared directory.
+const FS: &str = "fs";
 /// The disk whose rows are run on the host too, on the image's file.
 const NATIVE: &str = "blk-raw";
 
@@ -115,7 +118,15 @@ fn measure(args: &Args, net: bool) -> Result<()> {
         words.chain(rest).collect::<Vec<_>>()
     };
     // What the kernel does not know goes into init's environment. Without an init it resets, and that ends it.
-    let words = variables(if net { "none" } else { NET })
+    let virtiofsd = machines::virtiofsd();
+    if virtiofsd.is_none() && !args.no_tcg {
+        println!(
+            "left out: the rows of {FS}, which QEMU needs virtiofsd for: sudo apt-get install virtiofsd"
+        );
+    }
+    let fs = virtiofsd.is_some() || args.no_tcg;
+    let without = [(!net).then_some(NET), (!fs).then_some(FS), Some("none")];
+    let words = variables(&without.into_iter().flatten().collect::<Vec<_>>().join(","))
         .into_iter()
         .map(|(name, value)| format!(" {name}={value}"));
     let words: String = words.collect();
@@ -142,7 +153,7 @@ fn measure(args: &Args, net: bool) -> Result<()> {
         Machine::new("native", || {
             ready(rows.command(), &|c| {
                 let others = DISKS.iter().map(|d| d.serial).filter(|d| *d != NATIVE);
-                let others: Vec<_> = others.chain((!net).then_some(NET)).collect();
+                let others: Vec<_> = others.chain((!net).then_some(NET)).chain([FS]).collect();
                 c.envs(variables(&others.join(",")));
                 c.arg(format!("{NATIVE}={}", images.path(NATIVE).display()));
                 c.args([format!("{NET}=127.0.0.1"), format!("{USER}=127.0.0.1")]);
@@ -153,6 +164,9 @@ fn measure(args: &Args, net: bool) -> Result<()> {
         machines.push(Machine::new("qemu", || {
             ready(guest.tcg(), &|c| {
                 machines::qemu(c, &images, net, args.aio);
+                if let Some(virtiofsd) = virtiofsd {
+                    *c = machines::with_directory(c, virtiofsd, &images, guest.memory);
+                }
             })
         }));
     }
