@@ -289,6 +289,10 @@ pub struct RunArgs {
     #[arg(long = "net", value_name = "user|tap=IF|switch=NAME|none,…")]
     pub nets: Vec<NetSpec>,
 
+    /// No network interface at all; without this and --net there is one in user mode.
+    #[arg(long, conflicts_with_all = ["nets", "ports"])]
+    pub no_net: bool,
+
     /// What this terminal is connected to: the serial port (`ttyS0`), or a virtio console (`hvc0`), which is faster
     /// and knows the terminal's size. The serial port's output is shown in any case.
     #[arg(long, value_name = "DEVICE", default_value = "serial")]

@@ -18,6 +18,11 @@ const MEMORY: u64 = 512 << 20;
 pub fn of(args: &RunArgs) -> Result<DomainRecord, Failure> {
     let (boot, image_id, cloud_init) = boot(args)?;
     let own_disk = image_id.is_some();
+    // What is kept may be started from elsewhere.
+    let path = |path: &Path| match own_disk || args.detach {
+        true => absolute(path),
+        false => Ok(path.to_owned()),
+    };
     if !own_disk && !args.volumes.is_empty() {
         let error =
             anyhow!("-v mounts a directory with the help of the agent, which only images with a disk have");
@@ -51,15 +56,15 @@ pub fn of(args: &RunArgs) -> Result<DomainRecord, Failure> {
         no_reboot: args.no_reboot,
         virtio_console: args.console == ConsoleChoice::Virtio,
         disks: texts(&args.disks, |d| {
-            let path = absolute(&d.path)?;
+            let path = path(&d.path)?;
             Ok(donjon_vmm::devices::DiskSpec { path, ..d.clone() })
         })?,
         pmems: texts(&args.pmems, |p| {
-            let path = absolute(&p.path)?;
+            let path = path(&p.path)?;
             Ok(donjon_vmm::devices::PmemSpec { path, ..p.clone() })
         })?,
         file_systems: texts(&args.file_systems, |f| {
-            let path = absolute(&f.path)?;
+            let path = path(&f.path)?;
             Ok(donjon_vmm::devices::FsSpec { path, ..f.clone() })
         })?,
         nets: nets(args)?.iter().map(ToString::to_string).collect(),
@@ -89,8 +94,12 @@ fn boot(args: &RunArgs) -> Result<(Boot, Option<String>, bool), Failure> {
         )
     };
     if let Some(kernel) = &args.kernel {
-        let initrd = args.initrd.as_deref().map(absolute).transpose()?;
-        let kernel = absolute(kernel)?;
+        let path = |path: &Path| match args.detach {
+            true => absolute(path),
+            false => Ok(path.to_owned()),
+        };
+        let initrd = args.initrd.as_deref().map(path).transpose()?;
+        let kernel = path(kernel)?;
         return Ok((Boot::Kernel { kernel, initrd }, None, false));
     }
     let name = args.image.as_deref().unwrap_or("tiny");
@@ -158,7 +167,7 @@ fn program(image: Process, args: &RunArgs) -> Result<Process, Failure> {
 /// Its interfaces: one in user mode if nothing is said.
 fn nets(args: &RunArgs) -> Result<Vec<NetSpec>, Failure> {
     let mut nets = args.nets.clone();
-    if nets.is_empty() {
+    if nets.is_empty() && !args.no_net {
         nets.push(NetSpec::new(Connection::User(UserNet::default())));
     }
     if args.ports.is_empty() {

@@ -134,8 +134,12 @@ fn arguments_that_do_not_go_together() {
         .exits(2)
         .says(&["needs a kernel: donjon run --kernel FILE --initrd disk"]);
     run(&["fedora"])
+        .exits(1)
+        .says(&["there is no image fedora", "donjon image ls"]);
+    run(&["tiny", "echo"]).exits(1).says(&["donjon exec NAME"]);
+    run(&["--no-net", "-p", "80:80"])
         .exits(2)
-        .says(&["there is: tiny", "--kernel FILE"]);
+        .says(&["cannot be used with"]);
     run(&["tiny", "--kernel", "k"])
         .exits(2)
         .says(&["cannot be used with"]);

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 /// A domain of this name with one disk.
 fn domain(place: &Place, name: &str) -> Guest {
     place.image("first.raw", "raw", "8M");
-    Guest::boot(place, &["--name", name, "--disk", "first.raw,format=raw"])
+    Guest::boot(
+        place,
+        &["--name", name, "--no-net", "--disk", "first.raw,format=raw"],
+    )
 }
 
 /// The disks and network interfaces.
@@ -102,7 +105,7 @@ fn a_disk_is_pulled_out_of_a_guest_that_does_not_let_go() {
     let disks = ["--disk", "a.raw,format=raw", "--disk", "b.qcow2,name=extra"];
     let mut guest = Guest::boot(
         &place,
-        &[&["--name", "deaf", "--append", deaf], &disks[..]].concat(),
+        &[&["--name", "deaf", "--no-net", "--append", deaf], &disks[..]].concat(),
     );
     guest.sh("(while dd if=/dev/zero of=/dev/vdb bs=256k count=64 oflag=direct 2>/dev/null; do echo one >>/tmp/rounds; done) & true");
     guest.wait("[ -s /tmp/rounds ]");
