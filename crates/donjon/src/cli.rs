@@ -35,7 +35,7 @@ Exit codes of run:
   2    the command line is wrong
   3    the guest reset the machine (only with --no-reboot)
   4    the guest crashed with a triple fault
-  126  the program of a container image did not start
+  126  the program of a container image did not start (127: it is not there)
   128+N  signal N ended it
 
 RUST_LOG=debug shows what donjon does, on standard error.";
