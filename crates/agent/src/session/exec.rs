@@ -195,8 +195,11 @@ fn signal(program: &Program, number: u8) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::Invalid, what));
     };
     let foreground = program.master.as_ref().and_then(|m| tcgetpgrp(m).ok());
-    // It may have ended a moment ago.
-    let _ = kill_process_group(foreground.unwrap_or(program.pid), signal);
+    if kill_process_group(foreground.unwrap_or(program.pid), signal).is_err() {
+        // One that was started just now may not have a group of its own yet, and one that has ended a moment ago
+        // needs no signal.
+        let _ = kill_process(program.pid, signal);
+    }
     Ok(())
 }
 

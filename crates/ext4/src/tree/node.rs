@@ -61,7 +61,7 @@ pub(super) struct Entry {
     pub(super) layer: u32,
 }
 
-/// A node's place in [`Tree::nodes`].
+/// A node's place in the tree's `nodes`.
 pub(crate) type Id = usize;
 
 /// The root directory.
