@@ -224,6 +224,12 @@ fn domains_of_one_image_share_its_disk() {
         assert_eq!(host.exec(&domain.1, "cat /root/n"), format!("{n}\n"));
         assert!(room(&domain.1) < 100 << 20, "{}", room(&domain.1));
     }
+    // What must not be shared is not.
+    let key = "until [ -s /etc/ssh/ssh_host_ed25519_key.pub ]; do sleep 0.1; done; cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id";
+    let mut keys: Vec<_> = domains.iter().map(|d| host.exec(&d.1, key)).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), domains.len());
 }
 
 #[test]

@@ -32,6 +32,16 @@ impl FromStr for Reference {
             return Err(bad("it is too long".into()));
         }
         let inner: oci_spec::distribution::Reference = name.parse().map_err(|e| bad(format!("{e}")))?;
+        // A registry's name may have capitals, and what was taken for one may turn out to be none.
+        if inner
+            .whole()
+            .parse::<oci_spec::distribution::Reference>()
+            .ok()
+            .as_ref()
+            != Some(&inner)
+        {
+            return Err(bad("names of images have small letters only".into()));
+        }
         let digest = inner.digest().map(Digest::from_str).transpose();
         let digest = digest.map_err(|e| bad(e.to_string()))?;
         Ok(Self { inner, digest })

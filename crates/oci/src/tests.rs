@@ -40,6 +40,7 @@ fn references_are_docker_s() {
         "a@sha256:12",
         "a/../b",
         "-a",
+        "lolocalhostAck/web",
         "\u{1b}[2J",
     ] {
         let error = text.parse::<Reference>().expect_err(text).to_string();

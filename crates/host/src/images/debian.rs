@@ -81,6 +81,16 @@ const FILES: &[(&str, u32, &str)] = &[
     ),
 ];
 
+/// What packages made while they were installed and each domain has to make for itself.
+const REMOVED: &[&str] = &[
+    "etc/ssh/ssh_host_ecdsa_key",
+    "etc/ssh/ssh_host_ecdsa_key.pub",
+    "etc/ssh/ssh_host_ed25519_key",
+    "etc/ssh/ssh_host_ed25519_key.pub",
+    "etc/ssh/ssh_host_rsa_key",
+    "etc/ssh/ssh_host_rsa_key.pub",
+];
+
 /// Links: path and target.
 const LINKS: &[(&str, &str)] = &[
     ("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
@@ -373,7 +383,12 @@ fn layer(date: u64) -> Vec<u8> {
     };
     let infallible = "a vector takes everything";
     let mut directories = std::collections::BTreeSet::new();
-    for path in FILES.iter().map(|f| f.0).chain(LINKS.iter().map(|l| l.0)) {
+    for path in FILES
+        .iter()
+        .map(|f| f.0)
+        .chain(LINKS.iter().map(|l| l.0))
+        .chain(REMOVED.iter().copied())
+    {
         directories.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
     }
     for directory in directories {
@@ -386,6 +401,14 @@ fn layer(date: u64) -> Vec<u8> {
         let mut header = header(tar::EntryType::Regular, *mode, content.len() as u64);
         archive
             .append_data(&mut header, path, content.as_bytes())
+            .expect(infallible);
+    }
+    for path in REMOVED {
+        let (directory, name) = path.rsplit_once('/').expect("a file in a directory");
+        let mut header = header(tar::EntryType::Regular, 0o644, 0);
+        // A whiteout (OCI image specification, "Image Layer Filesystem Changeset").
+        archive
+            .append_data(&mut header, format!("{directory}/.wh.{name}"), io::empty())
             .expect(infallible);
     }
     for (path, target) in LINKS {
