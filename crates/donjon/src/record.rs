@@ -19,10 +19,7 @@ pub fn of(args: &RunArgs) -> Result<DomainRecord, Failure> {
     let (boot, image_id, cloud_init) = boot(args)?;
     let own_disk = image_id.is_some();
     // What is kept may be started from elsewhere.
-    let path = |path: &Path| match own_disk || args.detach {
-        true => absolute(path),
-        false => Ok(path.to_owned()),
-    };
+    let path = |path: &Path| located(path, own_disk || args.detach);
     if !own_disk && !args.volumes.is_empty() {
         let error =
             anyhow!("-v mounts a directory with the help of the agent, which only images with a disk have");
@@ -94,10 +91,7 @@ fn boot(args: &RunArgs) -> Result<(Boot, Option<String>, bool), Failure> {
         )
     };
     if let Some(kernel) = &args.kernel {
-        let path = |path: &Path| match args.detach {
-            true => absolute(path),
-            false => Ok(path.to_owned()),
-        };
+        let path = |path: &Path| located(path, args.detach);
         let initrd = args.initrd.as_deref().map(path).transpose()?;
         let kernel = path(kernel)?;
         return Ok((Boot::Kernel { kernel, initrd }, None, false));
@@ -234,6 +228,14 @@ fn texts<T, U: ToString>(
     make: impl Fn(&T) -> Result<U, Failure>,
 ) -> Result<Vec<String>, Failure> {
     specs.iter().map(|s| Ok(make(s)?.to_string())).collect()
+}
+
+/// A path as it was typed, or, if what it is for is kept, from the root.
+fn located(path: &Path, kept: bool) -> Result<PathBuf, Failure> {
+    match kept {
+        true => absolute(path),
+        false => Ok(path.to_owned()),
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {

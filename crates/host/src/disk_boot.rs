@@ -95,8 +95,8 @@ pub fn find(image: &Arc<Image>, wanted: &[&str]) -> Result<System, DiskBootError
     };
     let (place, root) = &file_systems[at];
     // A kernel is in /boot, or at the top of a partition that is mounted there.
-    let mut others = file_systems.iter().enumerate().filter(|(i, _)| *i != at);
-    let kernels = std::iter::once((root, "/boot")).chain(others.by_ref().map(|(_, (_, files))| (files, "/")));
+    let others = file_systems.iter().enumerate().filter(|(i, _)| *i != at);
+    let kernels = std::iter::once((root, "/boot")).chain(others.map(|(_, (_, files))| (files, "/")));
     let newest = kernels
         .flat_map(|(files, directory)| {
             kernels::there(files, directory)

@@ -32,17 +32,7 @@ impl Image {
     /// A disk of this size for the image: its UUID comes from the image's digest, so two images' disks differ and two
     /// disks of one image are the same.
     pub fn disk(&self, size: u64) -> Options {
-        let (mut uuid, mut seed) = ([0; 16], [0; 16]);
-        uuid.copy_from_slice(&self.digest.bytes()[..16]);
-        seed.copy_from_slice(&self.digest.bytes()[16..]);
-        // Version 8 (RFC 9562): what is in it is the maker's choice.
-        uuid[6] = uuid[6] & 0x0f | 0x80;
-        uuid[8] = uuid[8] & 0x3f | 0x80;
-        Options {
-            uuid,
-            hash_seed: seed,
-            ..Options::new(size)
-        }
+        Options::of_digest(size, self.digest.bytes())
     }
 }
 

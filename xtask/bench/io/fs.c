@@ -25,16 +25,13 @@ static void fs_path(char path[static 256], const char *target, const char *name,
     REQUIRE(snprintf(path, 256, "%s/%s-%u", target, name, number) < 256);
 }
 
-double fs_write(const struct work *, const char *target) {
-    char path[256];
-    fs_path(path, target, "large", 0);
-    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    REQUIRE(file >= 0);
-    void *piece = fs_piece();
+/* Piece by piece, over and over: MiB a second. */
+static double fs_transfer(int file, void *piece, bool write) {
     double start = now(), end = start + WARM_UP;
     uint64_t done = 0;
     for (bool warm = false;; done++) {
-        REQUIRE(pwrite(file, piece, PIECE, done % PIECES * PIECE) == PIECE);
+        off_t at = done % PIECES * PIECE;
+        REQUIRE((write ? pwrite(file, piece, PIECE, at) : pread(file, piece, PIECE, at)) == PIECE);
         double time = now();
         if (time < end)
             continue;
@@ -45,6 +42,14 @@ double fs_write(const struct work *, const char *target) {
         end = start + MEASURED;
         done = 0;
     }
+}
+
+double fs_write(const struct work *, const char *target) {
+    char path[256];
+    fs_path(path, target, "large", 0);
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    REQUIRE(file >= 0);
+    return fs_transfer(file, fs_piece(), true);
 }
 
 /* Past the guest's page cache. */
@@ -59,20 +64,7 @@ double fs_read(const struct work *, const char *target) {
     REQUIRE(close(file) == 0);
     file = open(path, O_RDONLY | O_DIRECT);
     REQUIRE(file >= 0);
-    double start = now(), end = start + WARM_UP;
-    uint64_t done = 0;
-    for (bool warm = false;; done++) {
-        REQUIRE(pread(file, piece, PIECE, done % PIECES * PIECE) == PIECE);
-        double time = now();
-        if (time < end)
-            continue;
-        if (warm)
-            return done * (double)PIECE / (1 << 20) / (time - start);
-        warm = true;
-        start = time;
-        end = start + MEASURED;
-        done = 0;
-    }
+    return fs_transfer(file, piece, false);
 }
 
 /* Files that are made, written and, some files later, removed. */

@@ -107,6 +107,22 @@ pub fn write(tree: &Tree, options: &Options, out: &File) -> Result<Written, Writ
 }
 
 impl Options {
+    /// As [`Self::new`], with a UUID and a hash seed out of a digest of what the disk is made from: disks of different
+    /// things differ, two of one are the same.
+    pub fn of_digest(size: u64, digest: &[u8; 32]) -> Self {
+        let (mut uuid, mut hash_seed) = ([0; 16], [0; 16]);
+        uuid.copy_from_slice(&digest[..16]);
+        hash_seed.copy_from_slice(&digest[16..]);
+        // Version 8 (RFC 9562 §5.8): what is in it is the maker's choice.
+        uuid[6] = uuid[6] & 0x0f | 0x80;
+        uuid[8] = uuid[8] & 0x3f | 0x80;
+        Self {
+            uuid,
+            hash_seed,
+            ..Self::new(size)
+        }
+    }
+
     fn check(&self) -> Result<(), WriteError> {
         match self.label.len() > 16 || self.label.contains('\0') || self.reserved_percent > 50 {
             true => Err(WriteError::Options),

@@ -5,6 +5,7 @@
 //! hand shows up as "not there", and it is made again.
 
 use super::{Cache, CacheError};
+use crate::record::hex;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -220,13 +221,6 @@ fn sync(path: &Path) -> Result<(), CacheError> {
     File::open(path)
         .and_then(|f| f.sync_all())
         .map_err(CacheError::io("write", path))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut s, b| {
-        write!(s, "{b:02x}").expect("a String takes everything");
-        s
-    })
 }
 
 #[cfg(test)]

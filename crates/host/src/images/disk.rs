@@ -50,18 +50,10 @@ pub fn of_archives(
     for mut layer in layers {
         tree.add_tar(&mut *layer)?;
     }
-    let digest = Sha256::digest(how.seed.as_bytes());
-    let part = |at: usize| -> [u8; 16] { digest[at..at + 16].try_into().expect("a digest has 32 bytes") };
-    let mut uuid = part(0);
-    // Version 8: bytes of the maker's own choice (RFC 9562 §5.8).
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
     let options = Options {
-        uuid,
         label: how.label.into(),
-        hash_seed: part(16),
         timestamp: u32::try_from(how.date).unwrap_or(u32::MAX),
-        ..Options::new(how.size)
+        ..Options::of_digest(how.size, &Sha256::digest(how.seed.as_bytes()).into())
     };
     let raw = draft.scratch("disk.raw");
     donjon_ext4::write(&tree, &options, &create(&raw)?)?;
