@@ -1,9 +1,10 @@
-//! Development tasks: `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask bench`.
+//! Development tasks: `cargo xtask test`, `cargo xtask fuzz`, `cargo xtask bench`, `cargo xtask lab`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod command;
 mod fuzz;
+mod lab;
 mod nextest;
 mod portable;
 mod prerequisites;
@@ -32,6 +33,11 @@ enum Task {
         #[command(subcommand)]
         what: bench::Bench,
     },
+    /// Run a command on a machine with hardware virtualization that is emulated by QEMU; its exit code is this one's.
+    Lab(lab::Args),
+    /// What runs in the lab.
+    #[command(hide = true)]
+    LabInit(lab::init::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +45,11 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Bench { what } => bench::bench(&what),
+        Task::Lab(args) => match lab::lab(&args) {
+            Ok(code) => return code.into(),
+            Err(e) => Err(e),
+        },
+        Task::LabInit(args) => lab::init::init(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -143,7 +143,7 @@ fn of_container(
     name: &str,
     record: &DomainRecord,
     process: &Process,
-    kernel: &images::ContainerKernel,
+    kernel: &images::KernelWithModules,
     terminal: bool,
 ) -> Result<Vec<u8>, Failure> {
     let root = Root {

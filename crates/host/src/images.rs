@@ -25,6 +25,7 @@ pub use tiny::Tiny;
 pub(crate) use unpack::Compression;
 
 use crate::cache::{Cache, CacheError};
+use crate::initramfs::CONTAINER_MODULES;
 use crate::progress::Progress;
 use std::ffi::OsString;
 use std::io;
@@ -50,13 +51,23 @@ pub fn tiny(progress: &dyn Progress) -> Result<BootImage, ImageError> {
 
 /// The kernel of the image `tiny`, with the modules that a container's guest needs. It is kept like that image, and made
 /// from the same packages.
-pub fn container_kernel(progress: &dyn Progress) -> Result<ContainerKernel, ImageError> {
-    Tiny::new(Cache::of_user()?, vec!["apt-get".into()]).container_kernel(progress)
+pub fn container_kernel(progress: &dyn Progress) -> Result<KernelWithModules, ImageError> {
+    kernel_with("container", CONTAINER_MODULES, progress)
+}
+
+/// The kernel of the image `tiny`, with other modules and what those need. It is kept under the name `what`, and made
+/// from the same packages.
+pub fn kernel_with(
+    what: &str,
+    modules: &[&str],
+    progress: &dyn Progress,
+) -> Result<KernelWithModules, ImageError> {
+    Tiny::new(Cache::of_user()?, vec!["apt-get".into()]).kernel_with(what, modules, progress)
 }
 
 /// A kernel without a system.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ContainerKernel {
+pub struct KernelWithModules {
     /// A bzImage.
     pub kernel: PathBuf,
     /// A newc cpio archive of its modules: see [`crate::initramfs`].

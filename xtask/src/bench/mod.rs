@@ -8,7 +8,7 @@ mod cpu;
 mod debian;
 mod guest;
 mod io;
-mod newc;
+pub mod newc;
 mod report;
 mod rows;
 mod statistics;
@@ -16,6 +16,7 @@ mod watch;
 
 use anyhow::Result;
 use clap::Subcommand;
+pub use watch::tail;
 
 /// What to measure.
 #[derive(Subcommand)]

@@ -5,7 +5,7 @@
 
 mod console;
 mod container;
-mod mounts;
+pub mod mounts;
 mod network;
 mod power;
 mod reaper;
@@ -15,6 +15,7 @@ mod switch;
 pub use console::note;
 use donjon_agent_protocol::boot::{self, BootConfig, Start};
 use donjon_agent_protocol::exit::Report;
+pub use root::insert;
 use std::fs;
 
 /// Where the agent's binary and what it has to know are while the guest runs.

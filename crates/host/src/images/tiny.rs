@@ -7,9 +7,9 @@
 use super::apt::{Apt, Complaint};
 use super::deb::{Deb, DebError};
 use super::modules::{Module, ModuleTree, in_order};
-use super::{BootImage, ContainerKernel, ImageError, PackageError, rootfs};
+use super::{BootImage, ImageError, KernelWithModules, PackageError, rootfs};
 use crate::cache::{Cache, CacheError, CacheLock, Draft, Sealed, Unsealed};
-use crate::initramfs::{self, CONTAINER_MODULES};
+use crate::initramfs;
 use crate::progress::Progress;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -60,15 +60,20 @@ impl Tiny {
         done
     }
 
-    /// Its kernel for containers.
-    pub fn container_kernel(&self, progress: &dyn Progress) -> Result<ContainerKernel, ImageError> {
-        let recipe = format!("container, layout 1\n{}", CONTAINER_MODULES.join(" "));
-        let target = self.target("container", &recipe);
+    /// Its kernel with other modules and what they need, kept under the name `what`.
+    pub fn kernel_with(
+        &self,
+        what: &str,
+        modules: &[&str],
+        progress: &dyn Progress,
+    ) -> Result<KernelWithModules, ImageError> {
+        let recipe = format!("{what}, layout 1\n{}", modules.join(" "));
+        let target = self.target(what, &recipe);
         let done = self.find_or_make(
             &target,
-            container_kernel,
-            |b, d| b.container_kernel(d),
-            "preparing the kernel for containers",
+            kernel_with_modules,
+            |b, d| b.kernel_with(modules, d),
+            &format!("preparing the kernel: {what}"),
             progress,
         );
         progress.finish();
@@ -215,8 +220,8 @@ fn boot_image(sealed: &Sealed) -> Option<BootImage> {
     })
 }
 
-fn container_kernel(sealed: &Sealed) -> Option<ContainerKernel> {
-    Some(ContainerKernel {
+fn kernel_with_modules(sealed: &Sealed) -> Option<KernelWithModules> {
+    Some(KernelWithModules {
         kernel: sealed.file("vmlinuz")?,
         modules: sealed.file("modules.cpio")?,
         order: fs::read_to_string(sealed.file("order")?)
@@ -295,11 +300,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn container_kernel(&self, draft: &Draft) -> Result<String, ImageError> {
+    fn kernel_with(&self, modules: &[&str], draft: &Draft) -> Result<String, ImageError> {
         let kernel = self.kernel(draft)?;
         let modules = kernel
             .modules
-            .select(CONTAINER_MODULES)
+            .select(modules)
             .map_err(|e| self.bad("with the kernel", e.into()))?;
         let name = |module: &Module| format!("{}.ko", module.name);
         let order = in_order(&modules);
