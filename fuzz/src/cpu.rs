@@ -90,6 +90,7 @@ impl Machine {
                 model: Arc::new(CpuModel::named("x86-64-v3").expect("a model")),
                 clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
                 io: Arc::new(Nothing),
+                apics: None,
                 vcpus: vec![VcpuConfig {
                     apic: Arc::new(Nothing),
                     attention,

@@ -69,6 +69,7 @@ impl EngineRunner {
             model: Arc::new(model),
             clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
             io: Arc::new(Detached),
+            apics: None,
             vcpus: vec![VcpuConfig {
                 apic: Arc::new(Detached),
                 attention: attention.clone(),
@@ -119,7 +120,7 @@ impl EngineRunner {
         self.watchdog.start();
         let exit = self.vcpu.run();
         self.watchdog.stop();
-        let state = self.vcpu.save();
+        let state = self.vcpu.save()?;
         let mut outcome = self.outcome(&exit, &state);
         outcome.memory = self.collect();
         if case.program.len() > Case::PIECES {

@@ -91,6 +91,12 @@ impl Registers {
         }
     }
 
+    /// Says on the bus what a pin sends, if that has an end.
+    fn tell(&self, pin: usize, bus: &ApicBus) {
+        let e = self.table[pin];
+        bus.set_level(pin, Some(e.message()).filter(|_| e.level()).as_ref());
+    }
+
     /// Sends a pin's interrupt if it is time to. `edge`: the pin has just become asserted.
     fn service(&mut self, pin: usize, edge: bool, bus: &ApicBus) {
         let e = &mut self.table[pin];
@@ -99,7 +105,7 @@ impl Registers {
         }
         if e.level() {
             // A level nobody accepts is offered again when its entry or its pin changes.
-            if !e.in_service() && bus.deliver(&e.message()) != 0 && Self::has_eoi(*e) {
+            if !e.in_service() && bus.deliver(&e.message()) && Self::has_eoi(*e) {
                 e.0 |= Entry::REMOTE_IRR;
             }
         } else if edge {
@@ -140,6 +146,7 @@ impl Registers {
                     // How software ends an interrupt by hand: it makes the entry an edge for a moment.
                     e.0 &= !Entry::REMOTE_IRR;
                 }
+                self.tell(pin, bus);
                 self.service(pin, false, bus);
             }
             _ => {}
@@ -254,6 +261,7 @@ impl Lifecycle for IoApic {
             levels,
             ..Registers::reset(self.initial_id)
         };
+        (0..PINS).for_each(|pin| r.tell(pin, &self.bus));
     }
 
     fn migrate(&self) -> Migrate {
@@ -266,6 +274,7 @@ impl Lifecycle for IoApic {
         if state.id > 15 || state.levels >> PINS != 0 || state.table.iter().any(|e| e.0 & !legal != 0) {
             return Err(Registers::damaged("reserved register bits are set"));
         }
+        (0..PINS).for_each(|pin| state.tell(pin, &self.bus));
         *self.registers.lock() = state;
         Ok(())
     }

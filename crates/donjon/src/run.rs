@@ -10,6 +10,7 @@ use donjon_agent_client::ExitWatch;
 use donjon_agent_client::protocol::exit::Report as ExitReport;
 use donjon_block::Format;
 use donjon_control::{Claim, Info, Name, Server};
+use donjon_engine::{Clock, Limits};
 use donjon_host::domains::{Boot, Domain, DomainError, DomainRecord, Domains, SetUp};
 use donjon_host::engines::{self, EngineChoice, Selected, Wanted};
 use donjon_host::perf_map::PerfMap;
@@ -145,13 +146,6 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
         stats,
         trace,
     } = plan;
-    let model = CpuModel::named(&record.cpu_model);
-    let model = model.with_context(|| format!("no CPU model is called {}", record.cpu_model))?;
-    let machine = MachineSpec {
-        cpus: record.cpus,
-        memory: record.memory,
-        model: Arc::new(model),
-    };
     let name = claim.as_ref().map_or_else(String::new, |c| c.name().to_string());
     let disk = domain.and_then(Domain::disk);
     // The files first: they fail faster than anything else.
@@ -177,7 +171,7 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
         "engine chosen"
     );
     let spec = DomainSpec {
-        machine,
+        machine: machine(record, &selected.limits)?,
         boot,
         boot_again: boot_again(name, record, disk),
         no_reboot: record.no_reboot,
@@ -219,6 +213,23 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
         }
         (outcome, _) => conclude(outcome),
     }
+}
+
+/// The machine, as far as this host has it: a domain that runs on hardware has what that hardware has.
+fn machine(record: &DomainRecord, limits: &Limits) -> anyhow::Result<MachineSpec> {
+    let model = CpuModel::named(&record.cpu_model);
+    let mut model = model.with_context(|| format!("no CPU model is called {}", record.cpu_model))?;
+    if let Some(features) = &limits.features {
+        model = model
+            .within(features)
+            .context("use --cpu-model x86-64-v2, or --engine soft")?;
+    }
+    Ok(MachineSpec {
+        cpus: record.cpus,
+        memory: record.memory,
+        model: Arc::new(model),
+        tsc_hz: limits.tsc_hz.unwrap_or(Clock::DEFAULT_HZ),
+    })
 }
 
 /// A guest may have installed another kernel on its disk. If that cannot be used, the one it had is.

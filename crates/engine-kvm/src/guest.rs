@@ -3,10 +3,13 @@
 //! Ring 0 is the point. There are hosts whose KVM runs ring 3 at full speed and emulates ring 0 one
 //! instruction at a time; opening the device, or running a user program, does not show that.
 
-use crate::raw::Machine;
+use crate::error::Number;
+use crate::raw::{RawExit, Vcpu, Vm};
 use donjon_memory::{MemoryError, Ram};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_segment};
-use kvm_ioctls::{Kvm, VcpuExit};
+use kvm_ioctls::Kvm;
+use rustix::io::Errno;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const MEMORY: u64 = 2 << 20;
@@ -67,7 +70,7 @@ pub enum GuestError {
         /// What.
         what: &'static str,
         /// Why.
-        source: kvm_ioctls::Error,
+        source: Errno,
     },
     /// No memory for the guest.
     #[error(transparent)]
@@ -77,21 +80,23 @@ pub enum GuestError {
     Exit(String),
 }
 
-fn kvm(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> GuestError {
-    move |source| GuestError::Kvm { what, source }
+fn kvm<E: Number>(what: &'static str) -> impl FnOnce(E) -> GuestError {
+    move |e| GuestError::Kvm {
+        what,
+        source: e.number(),
+    }
 }
 
 /// The guest, ready to run.
 pub struct Guest {
-    machine: Machine,
+    vcpu: Vcpu,
 }
 
 impl Guest {
     /// Makes a virtual machine with one virtual CPU in 64-bit mode.
     pub fn new(kvm_fd: &Kvm) -> Result<Self, GuestError> {
-        let vm = kvm_fd.create_vm().map_err(kvm("KVM_CREATE_VM"))?;
-        let mut machine =
-            Machine::new(vm, Ram::new(MEMORY)?).map_err(kvm("making a virtual CPU with memory"))?;
+        let ram = Arc::new(Ram::new(MEMORY)?);
+        let vm = Vm::new(kvm_fd, ram.clone()).map_err(kvm("making a virtual machine with memory"))?;
         const PRESENT_WRITABLE: u64 = 0b11;
         const LARGE_PAGE: u64 = 1 << 7;
         for (table, entry) in [
@@ -99,11 +104,12 @@ impl Guest {
             (PDPT, DIRECTORY | PRESENT_WRITABLE),
             (DIRECTORY, PRESENT_WRITABLE | LARGE_PAGE),
         ] {
-            machine.ram().write(table, &entry.to_le_bytes())?;
+            ram.write(table, &entry.to_le_bytes())?;
         }
-        machine.ram().write(CODE, PROGRAM)?;
+        ram.write(CODE, PROGRAM)?;
 
-        let vcpu = machine.vcpu();
+        let guest = vm.vcpu(0).map_err(kvm("KVM_CREATE_VCPU"))?;
+        let vcpu = guest.fd();
         let cpuid: CpuId = kvm_fd
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm("KVM_GET_SUPPORTED_CPUID"))?;
@@ -118,25 +124,24 @@ impl Guest {
         let data = flat(0x10, 0x3, false);
         (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
         vcpu.set_sregs(&sregs).map_err(kvm("KVM_SET_SREGS"))?;
-        Ok(Self { machine })
+        Ok(Self { vcpu: guest })
     }
 
     /// Runs `rounds` (at least 1) of a loop, to its end; returns the time that took.
     pub fn run(&mut self, which: Loop, rounds: u64) -> Result<Duration, GuestError> {
         let exits = PROGRAM.len() as u64 - 7;
-        let vcpu = self.machine.vcpu();
+        let vcpu = self.vcpu.fd();
         let mut regs = vcpu.get_regs().map_err(kvm("KVM_GET_REGS"))?;
         regs.rip = CODE + if which == Loop::Work { 0 } else { exits };
         (regs.rcx, regs.rdx, regs.rsi, regs.rsp, regs.rflags) = (rounds, PORT, DATA, STACK, 2);
         vcpu.set_regs(&regs).map_err(kvm("KVM_SET_REGS"))?;
         let start = Instant::now();
         loop {
-            match vcpu.run() {
-                Ok(VcpuExit::IoOut(..)) if which == Loop::Exits => {}
-                Ok(VcpuExit::Hlt) => return Ok(start.elapsed()),
-                Ok(other) => return Err(GuestError::Exit(format!("{other:?}"))),
-                Err(e) if e.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
-                Err(e) => return Err(kvm("KVM_RUN")(e)),
+            match self.vcpu.run().map_err(kvm("KVM_RUN"))? {
+                RawExit::PortOut { .. } if which == Loop::Exits => {}
+                RawExit::Interrupted => {}
+                RawExit::Halt => return Ok(start.elapsed()),
+                other => return Err(GuestError::Exit(format!("{other:?}"))),
             }
         }
     }

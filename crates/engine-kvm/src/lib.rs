@@ -1,16 +1,30 @@
 //! The engine on hardware virtualization, through `/dev/kvm`.
 //!
-//! This version finds out whether the host's KVM is there and how fast it is ([`probe()`]); running domains on
-//! it is not written yet, and [`KvmEngine`] says so.
+//! The processor runs the guest's code. Local APICs are in the host's kernel, all other chips are the board's:
+//! messages from devices go to the kernel, the ends of level-triggered interrupts come back from there, and a vCPU
+//! that is loaded takes over the state of the board's local APIC and gives it back when it leaves
+//! ([`donjon_engine::LocalApics`]). So devices, board and saved state are the same as on any other engine. Where the
+//! board offers no local APICs together, each vCPU's own is used and the kernel has none, which is slower.
 #![deny(unsafe_code)]
 
+mod clock;
+mod cpuid;
+mod error;
+mod exits;
+mod filter;
 mod guest;
+mod partition;
 mod probe;
 mod raw;
+mod remote;
+mod state;
+mod transfer;
+mod vcpu;
 
 pub use probe::{KvmReport, KvmStatus, MIN_RING0_MIPS, probe};
 
-use donjon_engine::{Engine, EngineError, Partition, PartitionConfig, ProbeReport};
+use donjon_engine::{Engine, EngineError, Limits, Partition, PartitionConfig, ProbeReport};
+use kvm_ioctls::Kvm;
 
 /// The engine's name on the command line.
 pub const NAME: &str = "kvm";
@@ -28,11 +42,23 @@ impl Engine for KvmEngine {
         probe().into()
     }
 
-    fn create(&self, _: PartitionConfig) -> Result<Box<dyn Partition>, EngineError> {
-        Err(EngineError::Unsupported {
-            engine: NAME,
-            what: "this version of donjon measures the host's KVM but cannot run domains on it yet".into(),
-            fix: "use `--engine soft`".into(),
+    fn limits(&self) -> Result<Limits, EngineError> {
+        let kvm = open()?;
+        Ok(Limits {
+            tsc_hz: clock::only_frequency(&kvm)?,
+            features: Some(cpuid::supported(&kvm)?),
         })
     }
+
+    fn create(&self, config: PartitionConfig) -> Result<Box<dyn Partition>, EngineError> {
+        Ok(Box::new(partition::KvmPartition::new(&open()?, config)?))
+    }
+}
+
+fn open() -> Result<Kvm, EngineError> {
+    Kvm::new().map_err(|e| EngineError::Unsupported {
+        engine: NAME,
+        what: format!("/dev/kvm cannot be opened: {e}"),
+        fix: "see `donjon doctor`, or use `--engine soft`".into(),
+    })
 }

@@ -62,6 +62,7 @@ fn measure(engine: &SoftEngine) -> Result<f64, String> {
         model: Arc::new(CpuModel::named("x86-64-v2").expect("a known name")),
         clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
         io: Arc::new(Detached),
+        apics: None,
         vcpus: vec![VcpuConfig {
             apic: Arc::new(Detached),
             attention: attention.clone(),

@@ -379,8 +379,8 @@ impl Vcpu for SoftVcpu {
         }
     }
 
-    fn save(&self) -> CpuState {
-        self.cpu.save()
+    fn save(&self) -> Result<CpuState, EngineError> {
+        Ok(self.cpu.save())
     }
 
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError> {

@@ -5,11 +5,17 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+/// Interrupts a vCPU that does not look at the word by itself, because the processor runs the guest's own code.
+pub trait Kick: Send {
+    /// Makes it look, from any thread.
+    fn kick(&self);
+}
+
 /// One vCPU's attention word.
 #[derive(Default)]
 pub struct Attention {
     bits: AtomicU32,
-    lock: Mutex<()>,
+    kick: Mutex<Option<Box<dyn Kick>>>,
     wake: Condvar,
 }
 
@@ -42,9 +48,22 @@ impl Attention {
     /// Sets bits and wakes the vCPU.
     pub fn raise(&self, bits: u32) {
         if self.bits.fetch_or(bits, SeqCst) & bits != bits {
-            let _held = self.lock.lock().unwrap_or_else(|e| e.into_inner());
-            self.wake.notify_all();
+            self.notify();
         }
+    }
+
+    fn notify(&self) {
+        let kick = self.kick.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(kick) = &*kick {
+            kick.kick();
+        }
+        self.wake.notify_all();
+    }
+
+    /// Has every raise of a bit that was not set call `kick`, until this is called with `None`. Then no call is
+    /// under way any more.
+    pub fn set_kick(&self, kick: Option<Box<dyn Kick>>) {
+        *self.kick.lock().unwrap_or_else(|e| e.into_inner()) = kick;
     }
 
     /// Raises [`Attention::SIPI`]. A second one before the first is taken is lost, as on hardware.
@@ -52,8 +71,7 @@ impl Attention {
         let set =
             |b| (b & Self::SIPI == 0).then_some(b & !Self::SIPI_VECTOR | Self::SIPI | (vector as u32) << 8);
         if self.bits.fetch_update(SeqCst, SeqCst, set).is_ok() {
-            let _held = self.lock.lock().unwrap_or_else(|e| e.into_inner());
-            self.wake.notify_all();
+            self.notify();
         }
     }
 
@@ -70,8 +88,8 @@ impl Attention {
 
     /// Sleeps until one of `bits` is set, or `timeout` has passed. Returns the word.
     pub fn wait(&self, bits: u32, timeout: Option<Duration>) -> u32 {
-        let held = self.lock.lock().unwrap_or_else(|e| e.into_inner());
-        let asleep = |_: &mut ()| self.bits.load(SeqCst) & bits == 0;
+        let held = self.kick.lock().unwrap_or_else(|e| e.into_inner());
+        let asleep = |_: &mut Option<Box<dyn Kick>>| self.bits.load(SeqCst) & bits == 0;
         match timeout {
             Some(t) => drop(self.wake.wait_timeout_while(held, t, asleep)),
             None => drop(self.wake.wait_while(held, asleep)),
@@ -83,6 +101,7 @@ impl Attention {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn the_first_sipi_wins() {
@@ -91,6 +110,28 @@ mod tests {
         a.raise_sipi(0x34);
         assert_eq!(a.take_sipi(), Some(0x12));
         assert_eq!(a.take_sipi(), None);
+    }
+
+    #[test]
+    fn a_raise_kicks_once_until_it_is_taken() {
+        struct Count(Arc<AtomicU32>);
+        impl Kick for Count {
+            fn kick(&self) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let (a, kicks) = (Attention::default(), Arc::new(AtomicU32::new(0)));
+        a.set_kick(Some(Box::new(Count(kicks.clone()))));
+        a.raise(Attention::KICK);
+        a.raise(Attention::KICK);
+        assert_eq!(kicks.load(SeqCst), 1);
+        a.take(Attention::KICK);
+        a.raise(Attention::KICK | Attention::NMI);
+        a.raise_sipi(1);
+        assert_eq!(kicks.load(SeqCst), 3);
+        a.set_kick(None);
+        a.raise(Attention::INTERRUPT);
+        assert_eq!((kicks.load(SeqCst), Arc::strong_count(&kicks)), (3, 1));
     }
 
     #[test]

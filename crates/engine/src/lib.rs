@@ -6,15 +6,19 @@
 //! [`Exit`] is left with the few things that end a run.
 #![forbid(unsafe_code)]
 
+mod apics;
 mod attention;
 mod clock;
 mod detached;
+mod limits;
 mod probe;
 mod statistics;
 
-pub use attention::Attention;
+pub use apics::{LocalApics, Msi, RemoteApics};
+pub use attention::{Attention, Kick};
 pub use clock::Clock;
 pub use detached::Detached;
+pub use limits::Limits;
 pub use probe::{Fitness, ProbeReport};
 pub use statistics::{Exits, Invalidations, Statistics, TranslatorStatistics};
 
@@ -30,6 +34,11 @@ pub trait Engine: Send + Sync {
 
     /// Finds out whether this engine works on this host, and how fast.
     fn probe(&self) -> ProbeReport;
+
+    /// What domains cannot have on this host.
+    fn limits(&self) -> Result<Limits, EngineError> {
+        Ok(Limits::default())
+    }
 
     /// Makes the CPUs of one domain.
     fn create(&self, config: PartitionConfig) -> Result<Box<dyn Partition>, EngineError>;
@@ -47,11 +56,14 @@ pub struct PartitionConfig {
     pub io: Arc<dyn CpuIo>,
     /// One for each vCPU, in order of APIC ID.
     pub vcpus: Vec<VcpuConfig>,
+    /// The same local APICs together, for an engine that has local APICs of its own. Without, it uses those of
+    /// the vCPUs.
+    pub apics: Option<Arc<dyn LocalApics>>,
 }
 
 /// What belongs to one vCPU.
 pub struct VcpuConfig {
-    /// Its local APIC. An engine whose irqchip is in the host kernel ignores it.
+    /// Its local APIC.
     pub apic: Arc<dyn LocalApic>,
     /// How others get its attention.
     pub attention: Arc<Attention>,
@@ -69,10 +81,17 @@ pub trait Vcpu: Send {
     fn run(&mut self) -> Exit;
 
     /// The whole architectural state.
-    fn save(&self) -> CpuState;
+    fn save(&self) -> Result<CpuState, EngineError>;
 
-    /// Replaces the whole architectural state.
+    /// Replaces the whole architectural state. Where local APICs are the engine's own, the vCPU takes the state of
+    /// the board's.
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError>;
+
+    /// Saves, and gives its local APIC back to the board, so that another engine can go on. It runs no more until
+    /// it is loaded again. All vCPUs of the domain must have stopped.
+    fn leave(&mut self) -> Result<CpuState, EngineError> {
+        self.save()
+    }
 
     /// Guest instructions retired so far.
     fn instructions(&self) -> u64;

@@ -4,7 +4,7 @@
 mod facts;
 
 use crate::cache::Cache;
-use crate::engines::{EngineSelectError, Wanted, software, why_not_kvm};
+use crate::engines::{EngineSelectError, Wanted, software};
 use donjon_engine::{Engine, Fitness, ProbeReport};
 use donjon_engine_kvm::KvmReport;
 use facts::Facts;
@@ -25,8 +25,6 @@ pub struct Doctor {
     pub why: String,
     /// What to do to get a faster one.
     pub faster: Vec<String>,
-    /// What to know about that: a sentence without full stop.
-    pub note: &'static str,
     /// What each engine says of itself.
     pub engines: Vec<ProbeReport>,
     /// Other things that were looked at.
@@ -85,29 +83,19 @@ impl Doctor {
 
 /// The part of the report that is about engines.
 fn engines(soft: &dyn Engine, kvm: KvmReport) -> Doctor {
-    let (faster, note) = if kvm.is_fast() {
-        let nothing =
-            "nothing to do: a later version of donjon will run domains on this host's KVM".to_owned();
-        (vec![nothing], "this version runs domains on the engine soft only")
-    } else {
-        (
-            kvm.advice.clone(),
-            "this version runs domains on the engine soft even then; a later one will use KVM",
-        )
-    };
     let soft = soft.probe();
-    let engine = match soft.fitness {
-        Fitness::Unusable => Err(EngineSelectError::SoftUnusable {
+    let engine = match (kvm.is_fast(), soft.fitness) {
+        (true, _) => Ok(donjon_engine_kvm::NAME),
+        (false, Fitness::Measured { .. }) => Ok(soft.engine),
+        (false, Fitness::Unusable) => Err(EngineSelectError::SoftUnusable {
             finding: soft.finding.clone(),
             advice: soft.advice.join("; "),
         }),
-        Fitness::Measured { .. } => Ok(soft.engine),
     };
     Doctor {
         engine,
-        why: why_not_kvm(&kvm),
-        faster,
-        note,
+        why: kvm.finding(),
+        faster: kvm.advice.clone(),
         engines: vec![soft, kvm.into()],
         checks: vec![],
     }
@@ -221,7 +209,7 @@ impl fmt::Display for Doctor {
         for advice in &self.faster {
             writeln!(f, "  {:<10} {advice}", "faster")?;
         }
-        writeln!(f, "  {:<10} {}\n\nthis host:", "note", self.note)?;
+        writeln!(f, "\nthis host:")?;
         for report in &self.engines {
             writeln!(f, "  {:<10} {}", report.engine, report.finding)?;
         }
@@ -247,7 +235,7 @@ mod tests {
     use donjon_engine_kvm::KvmStatus;
 
     fn report(status: KvmStatus, checks: Vec<Check>) -> Doctor {
-        let soft = Fake(Fitness::Measured { mips: 70.0 });
+        let soft = Fake(Fitness::Measured { mips: 70.0 }, "soft");
         Doctor {
             checks,
             ..engines(&soft, kvm(status))
@@ -269,25 +257,25 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("  faster     do that\n"), "{text}");
-        assert!(text.contains("a later one will use KVM"), "{text}");
         assert!(doctor.is_healthy());
     }
 
     #[test]
-    fn a_fast_kvm_is_not_promised_to_be_used() {
-        let text = report(
-            KvmStatus::Measured {
+    fn a_fast_kvm_is_taken() {
+        let fast = KvmReport {
+            status: KvmStatus::Measured {
                 ring0_mips: 2900.0,
                 exit_us: 1.0,
             },
-            vec![],
-        )
-        .to_string();
-        assert!(text.contains("  why        this version of donjon cannot run domains on KVM yet"));
+            advice: vec![],
+        };
+        let soft = Fake(Fitness::Measured { mips: 70.0 }, "soft");
+        let text = engines(&soft, fast).to_string();
         assert!(
-            text.contains("nothing to do") && !text.contains("do that"),
+            text.starts_with("engine: kvm\n  why        /dev/kvm runs ring 0 at 2900 million"),
             "{text}"
         );
+        assert!(!text.contains("faster"), "{text}");
     }
 
     #[test]

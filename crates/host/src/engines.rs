@@ -1,7 +1,7 @@
 //! Choosing the CPU engine for a domain.
 
-use donjon_engine::{Engine, Fitness};
-use donjon_engine_kvm::KvmReport;
+use donjon_engine::{Engine, Fitness, Limits};
+use donjon_engine_kvm::{KvmEngine, KvmReport, KvmStatus};
 use donjon_engine_soft::{CodeTrace, Settings, SoftEngine, Translation};
 use std::fmt;
 use std::str::FromStr;
@@ -65,15 +65,17 @@ pub enum EngineSelectError {
         /// What was asked for.
         name: String,
     },
-    /// The engine kvm was asked for.
-    #[error(
-        "this version of donjon cannot run domains on KVM yet, it only measures it ({finding}): use `--engine soft`, \
-         or leave --engine out"
-    )]
-    KvmNotYet {
-        /// What the measurement gave.
+    /// The engine kvm was asked for and does not work.
+    #[error("the engine kvm cannot run on this host: {finding}; to fix it: {advice}; or use `--engine soft`")]
+    KvmUnusable {
+        /// What its probe found.
         finding: String,
+        /// What to do.
+        advice: String,
     },
+    /// It works, but does not say what it can give.
+    #[error("the engine kvm cannot run on this host: {0}")]
+    KvmLimits(String),
     /// The software engine does not work on this host.
     #[error("the engine soft cannot run on this host: {finding}; to fix it: {advice}")]
     SoftUnusable {
@@ -103,11 +105,18 @@ pub struct Selected {
     pub engine: Box<dyn Engine>,
     /// A sentence without full stop.
     pub why: String,
+    /// What a domain that starts here can have.
+    pub limits: Limits,
 }
 
-/// The engine for a new domain. Measures KVM for about 20 ms unless the software CPU is asked for.
+/// The engine for a domain. Measures KVM for about 20 ms unless the software CPU is asked for.
 pub fn select(wanted: &Wanted) -> Result<Selected, EngineSelectError> {
-    choose(wanted.engine, software(wanted), donjon_engine_kvm::probe)
+    choose(
+        wanted.engine,
+        software(wanted),
+        Box::new(KvmEngine),
+        donjon_engine_kvm::probe,
+    )
 }
 
 /// The software engine.
@@ -131,35 +140,51 @@ pub(crate) fn software(wanted: &Wanted) -> Box<dyn Engine> {
 fn choose(
     choice: EngineChoice,
     soft: Box<dyn Engine>,
-    kvm: impl FnOnce() -> KvmReport,
+    kvm: Box<dyn Engine>,
+    probe: impl FnOnce() -> KvmReport,
 ) -> Result<Selected, EngineSelectError> {
+    let asked = || "it was asked for".to_owned();
     let why = match choice {
         EngineChoice::Kvm => {
-            return Err(EngineSelectError::KvmNotYet {
-                finding: kvm().finding(),
-            });
+            let report = probe();
+            if !matches!(report.status, KvmStatus::Measured { .. }) {
+                return Err(EngineSelectError::KvmUnusable {
+                    finding: report.finding(),
+                    advice: report.advice.join("; "),
+                });
+            }
+            return with_limits(kvm, asked());
         }
-        EngineChoice::Soft | EngineChoice::Interpreter => "it was asked for".to_owned(),
-        EngineChoice::Auto => why_not_kvm(&kvm()),
+        EngineChoice::Soft | EngineChoice::Interpreter => asked(),
+        EngineChoice::Auto => {
+            let report = probe();
+            if report.is_fast() {
+                return with_limits(kvm, report.finding());
+            }
+            report.finding()
+        }
     };
     let report = soft.probe();
     if report.fitness == Fitness::Unusable {
         let (finding, advice) = (report.finding, report.advice.join("; "));
         return Err(EngineSelectError::SoftUnusable { finding, advice });
     }
-    Ok(Selected { engine: soft, why })
+    Ok(Selected {
+        engine: soft,
+        why,
+        limits: Limits::default(),
+    })
 }
 
-/// Why the engine kvm is not the one, as a sentence without full stop.
-pub(crate) fn why_not_kvm(kvm: &KvmReport) -> String {
-    if kvm.is_fast() {
-        format!(
-            "this version of donjon cannot run domains on KVM yet, though {}",
-            kvm.finding()
-        )
-    } else {
-        kvm.finding()
-    }
+fn with_limits(kvm: Box<dyn Engine>, why: String) -> Result<Selected, EngineSelectError> {
+    let limits = kvm
+        .limits()
+        .map_err(|e| EngineSelectError::KvmLimits(e.to_string()))?;
+    Ok(Selected {
+        engine: kvm,
+        why,
+        limits,
+    })
 }
 
 #[cfg(test)]
@@ -169,17 +194,17 @@ pub(crate) mod tests {
     use donjon_engine_kvm::KvmStatus;
 
     /// An engine that says this of itself.
-    pub struct Fake(pub Fitness);
+    pub struct Fake(pub Fitness, pub &'static str);
 
     impl Engine for Fake {
         fn name(&self) -> &'static str {
-            "soft"
+            self.1
         }
 
         fn probe(&self) -> ProbeReport {
             let advice = vec!["take another host".to_owned()];
             ProbeReport {
-                engine: "soft",
+                engine: self.1,
                 fitness: self.0,
                 finding: "found".into(),
                 advice,
@@ -201,36 +226,54 @@ pub(crate) mod tests {
         }
     }
 
-    fn good() -> Box<dyn Engine> {
-        Box::new(Fake(Fitness::Measured { mips: 70.0 }))
+    fn take(choice: EngineChoice, status: KvmStatus) -> Result<(&'static str, String), String> {
+        let fitness = Fitness::Measured { mips: 70.0 };
+        let (soft, hardware) = (Box::new(Fake(fitness, "soft")), Box::new(Fake(fitness, "kvm")));
+        let selected = choose(choice, soft, hardware, || kvm(status)).map_err(|e| e.to_string())?;
+        Ok((selected.engine.name(), selected.why))
+    }
+
+    const FAST: KvmStatus = KvmStatus::Measured {
+        ring0_mips: 2900.0,
+        exit_us: 1.0,
+    };
+    const WEAK: KvmStatus = KvmStatus::Measured {
+        ring0_mips: 1.84,
+        exit_us: 25.0,
+    };
+
+    #[test]
+    fn auto_takes_the_faster_one_and_says_why() {
+        let (engine, why) = take(EngineChoice::Auto, KvmStatus::Missing).unwrap();
+        assert_eq!((engine, &why[..]), ("soft", "there is no /dev/kvm on this host"));
+        let (engine, why) = take(EngineChoice::Auto, WEAK).unwrap();
+        assert_eq!(engine, "soft");
+        assert!(why.contains("at only 1.8 million instructions a second"), "{why}");
+        let (engine, why) = take(EngineChoice::Auto, FAST).unwrap();
+        assert_eq!(engine, "kvm");
+        assert!(why.contains("2900 million"), "{why}");
     }
 
     #[test]
-    fn auto_takes_soft_and_says_why() {
-        let why = |status| choose(EngineChoice::Auto, good(), || kvm(status)).unwrap().why;
-        assert_eq!(why(KvmStatus::Missing), "there is no /dev/kvm on this host");
-        let weak = why(KvmStatus::Measured {
-            ring0_mips: 1.84,
-            exit_us: 25.0,
-        });
-        assert!(
-            weak.contains("at only 1.8 million instructions a second"),
-            "{weak}"
-        );
-        let strong = why(KvmStatus::Measured {
-            ring0_mips: 2900.0,
-            exit_us: 1.0,
-        });
-        assert!(
-            strong.contains("cannot run domains on KVM yet") && strong.contains("2900 million"),
-            "{strong}"
+    fn what_is_asked_for_is_taken_if_it_works_at_all() {
+        for status in [FAST, WEAK] {
+            let (engine, why) = take(EngineChoice::Kvm, status).unwrap();
+            assert_eq!((engine, &why[..]), ("kvm", "it was asked for"));
+        }
+        let error = take(EngineChoice::Kvm, KvmStatus::Missing).unwrap_err();
+        assert_eq!(
+            error,
+            "the engine kvm cannot run on this host: there is no /dev/kvm on this host; to fix it: do that; or use \
+             `--engine soft`"
         );
     }
 
     #[test]
     fn soft_is_taken_without_a_look_at_kvm() {
         for choice in [EngineChoice::Soft, EngineChoice::Interpreter] {
-            let selected = choose(choice, good(), || panic!("not measured")).unwrap();
+            let fitness = Fitness::Measured { mips: 70.0 };
+            let (soft, hardware) = (Box::new(Fake(fitness, "soft")), Box::new(Fake(fitness, "kvm")));
+            let selected = choose(choice, soft, hardware, || panic!("not measured")).unwrap();
             assert_eq!(
                 (selected.engine.name(), &selected.why[..]),
                 ("soft", "it was asked for")
@@ -249,24 +292,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn kvm_is_refused_with_its_figure_and_the_way_out() {
-        let fast = || {
-            kvm(KvmStatus::Measured {
-                ring0_mips: 2900.0,
-                exit_us: 1.0,
-            })
-        };
-        let error = choose(EngineChoice::Kvm, good(), fast).err().unwrap().to_string();
-        assert!(
-            error.contains("2900 million") && error.contains("`--engine soft`"),
-            "{error}"
-        );
-    }
-
-    #[test]
     fn a_host_that_soft_cannot_run_on_is_told_so() {
-        let bad = Box::new(Fake(Fitness::Unusable));
-        let error = choose(EngineChoice::Auto, bad, || kvm(KvmStatus::Missing))
+        let bad = || Box::new(Fake(Fitness::Unusable, "soft"));
+        let error = choose(EngineChoice::Auto, bad(), bad(), || kvm(KvmStatus::Missing))
             .err()
             .unwrap()
             .to_string();

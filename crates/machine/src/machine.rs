@@ -57,6 +57,7 @@ pub struct Machine {
     model: Arc<CpuModel>,
     buses: Arc<Buses>,
     apics: Vec<Arc<lapic::LocalApic>>,
+    interrupts: Arc<lapic::ApicBus>,
     attentions: Vec<Arc<Attention>>,
     com1: Arc<serial::Serial>,
     pm: Arc<pm::Pm>,
@@ -77,7 +78,7 @@ impl Machine {
         if attentions.len() != spec.cpus as usize {
             return Err(SpecError::Cpus(attentions.len() as u32).into());
         }
-        let clock = Arc::new(Clock::new(Clock::DEFAULT_HZ));
+        let clock = Arc::new(Clock::new(spec.tsc_hz));
         let timers = Timers::new(clock.clone());
 
         let bus = lapic::ApicBus::new();
@@ -137,7 +138,7 @@ impl Machine {
         pic.elcr().write(0, 1, levels & 0xff);
         pic.elcr().write(1, 1, levels >> 8);
         let wiring = Wiring {
-            msi: bus,
+            msi: bus.clone(),
             intx: intx(&pic, &ioapic),
             irqs: std::array::from_fn(|n| layout::INTX_IRQS[n % 2]),
             windows: Windows {
@@ -174,6 +175,7 @@ impl Machine {
             model: spec.model.clone(),
             buses,
             apics,
+            interrupts: bus,
             attentions,
             com1,
             pm,
@@ -202,6 +204,7 @@ impl Machine {
             clock: self.clock.clone(),
             io: self.buses.clone(),
             vcpus: self.apics.iter().zip(&self.attentions).map(vcpu).collect(),
+            apics: Some(self.interrupts.clone()),
         }
     }
 

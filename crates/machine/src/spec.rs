@@ -20,6 +20,8 @@ pub struct MachineSpec {
     pub memory: u64,
     /// The CPU the guest sees.
     pub model: Arc<CpuModel>,
+    /// Ticks a second of its time-stamp counter.
+    pub tsc_hz: u64,
 }
 
 impl MachineSpec {

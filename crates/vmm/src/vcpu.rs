@@ -60,16 +60,21 @@ fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuSt
             Exit::Shutdown => {
                 control.report(MachineEvent::TripleFault {
                     vcpu: index,
-                    state: saved(&*vcpu),
+                    state: saved(&*vcpu).unwrap_or_default(),
                 });
             }
-            Exit::Error(e) => failed(e, Some(saved(&*vcpu))),
+            Exit::Error(e) => failed(e, saved(&*vcpu)),
         }
     }
 }
 
-fn saved(vcpu: &dyn Vcpu) -> Box<CpuState> {
-    Box::new(vcpu.save())
+/// Where it was, if that can be told.
+fn saved(vcpu: &dyn Vcpu) -> Option<Box<CpuState>> {
+    let state = vcpu.save();
+    state
+        .map_err(|e| tracing::error!("the state of a vCPU cannot be read: {e}"))
+        .ok()
+        .map(Box::new)
 }
 
 /// What a panic said.

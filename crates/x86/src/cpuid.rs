@@ -4,12 +4,25 @@
 //! implements. Family 6 model 0x20 belongs to no real processor, so no guest applies quirks of one.
 
 use crate::bits::xcr0;
+pub use crate::features::Features;
 
 /// The CPU a guest sees.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CpuModel {
     name: &'static str,
     avx: bool,
+    /// What it may show of what belongs to a model of that name.
+    allowed: Features,
+}
+
+/// That a processor lacks what belongs to a micro-architecture level.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the CPU model {model} has {}, which this host's processor cannot give a guest", features.join(", "))]
+pub struct Lacking {
+    /// The model.
+    pub model: &'static str,
+    /// What is lacking.
+    pub features: Vec<&'static str>,
 }
 
 /// What the answer depends on besides leaf and subleaf.
@@ -45,7 +58,7 @@ pub const PHYSICAL_RESERVED: u64 = !((1 << PHYSICAL_BITS) - 1);
 /// IA32_ARCH_CAPABILITIES: none of the speculation flaws with a known software workaround.
 /// RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO,
 /// FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO.
-pub const ARCH_CAPABILITIES: u64 = 1 << 0
+const ARCH_CAPABILITIES: u64 = 1 << 0
     | 1 << 1
     | 1 << 3
     | 1 << 4
@@ -78,7 +91,78 @@ impl CpuModel {
         Some(Self {
             name,
             avx: name == "x86-64-v3",
+            allowed: Features::ALL,
         })
+    }
+
+    /// All it shows.
+    pub fn features(&self) -> Features {
+        // Those that depend on the domain or on its software are there, or not, whatever the model is.
+        let cx = CpuidContext {
+            apic_id: 0,
+            vcpus: 1,
+            osxsave: false,
+            xcr0: 1,
+            tsc_hz: 1_000_000_000,
+        };
+        Features::of(
+            |leaf, subleaf| self.cpuid(leaf, subleaf, &cx),
+            self.arch_capabilities(),
+        )
+    }
+
+    /// This model without what `host` lacks, for domains that are to run there. What belongs to its level must be
+    /// there; what every engine adds to that (see [`CpuModel::named`]) need not.
+    pub fn within(&self, host: &Features) -> Result<Self, Lacking> {
+        let features = self.level().without(host).names();
+        if !features.is_empty() {
+            return Err(Lacking {
+                model: self.name,
+                features,
+            });
+        }
+        Ok(Self {
+            allowed: self.allowed.and(host),
+            ..self.clone()
+        })
+    }
+
+    /// What makes the level (x86-64 psABI table 3.1), and what no kernel does without.
+    fn level(&self) -> Features {
+        let bits = |all: &[(u32, u32, usize, u32)]| {
+            let add = |f: Features, &(leaf, subleaf, register, bit): &_| f.with(leaf, subleaf, register, bit);
+            all.iter().fold(Features::default(), add)
+        };
+        let mut all = vec![
+            (1, 0, 2, 0),
+            (1, 0, 2, 9),
+            (1, 0, 2, 13),
+            (1, 0, 2, 19),
+            (1, 0, 2, 20),
+            (1, 0, 2, 23),
+            (0x8000_0001, 0, 2, 0),
+            (0x8000_0001, 0, 3, 11),
+            (0x8000_0001, 0, 3, 20),
+        ];
+        if self.avx {
+            all.extend([
+                (1, 0, 2, 12),
+                (1, 0, 2, 22),
+                (1, 0, 2, 26),
+                (1, 0, 2, 28),
+                (1, 0, 2, 29),
+                (7, 0, 1, 3),
+                (7, 0, 1, 5),
+                (7, 0, 1, 8),
+                (0x8000_0001, 0, 2, 5),
+            ]);
+        }
+        bits(&all)
+    }
+
+    /// IA32_ARCH_CAPABILITIES.
+    pub fn arch_capabilities(&self) -> u64 {
+        ARCH_CAPABILITIES & self.allowed.arch_capabilities
     }
 
     /// Its name.
@@ -103,6 +187,13 @@ impl CpuModel {
 
     /// CPUID. Leaves above the highest basic one answer as the highest basic leaf does.
     pub fn cpuid(&self, leaf: u32, subleaf: u32, cx: &CpuidContext) -> Leaf {
+        // Subleaf numbers that a leaf does not look at are not looked at here either.
+        let at = if leaf == 0xd { subleaf } else { 0 };
+        self.allowed.limit(leaf, at, self.full(leaf, subleaf, cx))
+    }
+
+    /// CPUID of the whole model.
+    fn full(&self, leaf: u32, subleaf: u32, cx: &CpuidContext) -> Leaf {
         let v3 = |bits: u32| if self.avx { bits } else { 0 };
         match leaf {
             0 => [MAX_BASIC, VENDOR[0], VENDOR[1], VENDOR[2]],
@@ -158,6 +249,7 @@ impl CpuModel {
             4 => self.cache(subleaf, cx),
             7 if subleaf == 0 => {
                 let ebx = 1 << 0 // FSGSBASE
+                    | 1 << 1 // IA32_TSC_ADJUST
                     | v3(1 << 3) // BMI1
                     | v3(1 << 5) // AVX2
                     | 1 << 7 // SMEP
@@ -244,7 +336,7 @@ impl CpuModel {
             n if n <= MAX_BASIC => [0; 4],
             n if (0x4000_0000..0x4001_0000).contains(&n) => [0; 4],
             0x8000_0005 => [0; 4],
-            _ => self.cpuid(MAX_BASIC, subleaf, cx),
+            _ => self.full(MAX_BASIC, subleaf, cx),
         }
     }
 
@@ -293,6 +385,32 @@ mod tests {
             1 << 3 | 1 << 5 | 1 << 8
         );
         assert!(CpuModel::named("host").is_none());
+    }
+
+    #[test]
+    fn a_model_leaves_out_what_a_host_lacks_but_not_its_level() {
+        let v3 = CpuModel::named("x86-64-v3").unwrap();
+        let lack = |leaf, subleaf, register, bit| {
+            Features::ALL.without(&Features::default().with(leaf, subleaf, register, bit))
+        };
+        let without_pcid = v3.within(&lack(1, 0, 2, 17)).unwrap();
+        let [_, _, all, _] = v3.cpuid(1, 0, &cx());
+        let [_, _, some, _] = without_pcid.cpuid(1, 0, &cx());
+        assert_eq!(all & !some, 1 << 17);
+        assert_eq!(v3.features().without(&without_pcid.features()).names(), ["PCID"]);
+        let error = v3.within(&lack(7, 0, 1, 5)).unwrap_err().to_string();
+        assert!(error.contains("x86-64-v3") && error.contains("AVX2"), "{error}");
+        let v2 = CpuModel::named("x86-64-v2").unwrap();
+        assert_eq!(
+            v2.within(&lack(7, 0, 1, 5)),
+            Ok(CpuModel {
+                allowed: lack(7, 0, 1, 5),
+                ..v2
+            })
+        );
+        let mut flawed = Features::ALL;
+        flawed.arch_capabilities = 1;
+        assert_eq!(v3.within(&flawed).unwrap().arch_capabilities(), 1);
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Machine {
             model: Arc::new(model),
             clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
             io: Arc::new(Detached),
+            apics: None,
             vcpus: vec![VcpuConfig {
                 apic: line.clone(),
                 attention: attention.clone(),
@@ -195,7 +196,7 @@ impl Machine {
             .map_err(|e| SetupError(e.to_string()))?;
         Ok(Final {
             end,
-            state: self.vcpu.save(),
+            state: self.vcpu.save()?,
             ram,
         })
     }

@@ -37,10 +37,10 @@ impl Vcpu for WrongVcpu {
     fn run(&mut self) -> Exit {
         self.0.run()
     }
-    fn save(&self) -> CpuState {
-        let mut s = self.0.save();
+    fn save(&self) -> Result<CpuState, EngineError> {
+        let mut s = self.0.save()?;
         (self.1)(&mut s);
-        s
+        Ok(s)
     }
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError> {
         self.0.load(state)

@@ -4,8 +4,9 @@ use super::message::{DeliveryMode, Message};
 use super::{LocalApic, Route};
 use crate::line::MsiSink;
 use arc_swap::ArcSwap;
+use donjon_engine::{Msi, RemoteApics};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// Hears of the end of level-triggered interrupts: an I/O APIC.
 pub trait EoiSink: Send + Sync {
@@ -13,11 +14,27 @@ pub trait EoiSink: Send + Sync {
     fn end_of_interrupt(&self, vector: u8);
 }
 
+/// Where messages go.
+#[derive(Default)]
+pub(super) enum Way {
+    /// To the local APICs here.
+    #[default]
+    Here,
+    /// Nowhere for now: they wait. No message is here twice, so there are not many.
+    Held(Vec<Message>),
+    /// To the local APICs of an engine; those here sleep.
+    Away(Arc<dyn RemoteApics>),
+}
+
 /// Connects the local APICs of a board with each other, with I/O APICs and with MSI devices.
 ///
 /// Delivery takes no lock that a processor in trouble could hold; see the crate's lock order.
 #[derive(Default)]
 pub struct ApicBus {
+    /// Held for reading while a message is on its way, so that whoever changes it knows that none is.
+    way: RwLock<Way>,
+    /// The level-triggered interrupts of the I/O APIC's pins.
+    levels: Mutex<Vec<Option<Msi>>>,
     /// In order of APIC ID.
     apics: ArcSwap<Vec<Arc<LocalApic>>>,
     eoi: ArcSwap<Vec<Weak<dyn EoiSink>>>,
@@ -53,13 +70,54 @@ impl ApicBus {
         Vec::clone(&self.apics.load())
     }
 
-    /// Delivers a message; how many local APICs accepted it.
-    pub fn deliver(&self, m: &Message) -> usize {
-        self.deliver_except(m, None)
+    /// Delivers a message; whether any local APIC accepted it.
+    pub fn deliver(&self, m: &Message) -> bool {
+        match &*self.way() {
+            Way::Here => return self.deliver_here(m, None) != 0,
+            Way::Away(remote) => return remote.deliver(m.to_msi()),
+            Way::Held(_) => {}
+        }
+        if let Way::Held(waiting) = &mut *self.way_mut() {
+            if !waiting.contains(m) {
+                waiting.push(*m);
+            }
+            return true;
+        }
+        // It was released in between.
+        self.deliver(m)
     }
 
-    /// As [`ApicBus::deliver`], leaving out the APIC with this ID ("all excluding self").
-    pub(super) fn deliver_except(&self, m: &Message, except: Option<u32>) -> usize {
+    fn way(&self) -> RwLockReadGuard<'_, Way> {
+        self.way.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn way_mut(&self) -> RwLockWriteGuard<'_, Way> {
+        self.way.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what an I/O APIC's pin sends while it is level-triggered.
+    pub(crate) fn set_level(&self, pin: usize, message: Option<&Message>) {
+        let message = message.map(Message::to_msi);
+        let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        if levels.len() <= pin {
+            levels.resize(pin + 1, None);
+        }
+        if levels[pin] != message {
+            levels[pin] = message;
+            if let Way::Away(remote) = &*self.way() {
+                remote.set_levels(&levels);
+            }
+        }
+    }
+
+    /// Has `remote` know what the pins send.
+    pub(super) fn tell_levels(&self, remote: &dyn RemoteApics) {
+        remote.set_levels(&self.levels.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Delivers to the local APICs here, leaving out the APIC with this ID ("all excluding self"); how many
+    /// accepted it.
+    pub(super) fn deliver_here(&self, m: &Message, except: Option<u32>) -> usize {
         let apics = self.apics.load();
         // The usual case needs no search: one processor by its ID, and IDs are dense.
         if !m.destination.logical && m.destination.id != Message::BROADCAST && except.is_none() {

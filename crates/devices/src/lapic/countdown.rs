@@ -67,6 +67,11 @@ impl Registers {
         self.timer_due = (initial != 0).then(|| now.saturating_add(self.period()));
     }
 
+    /// Goes on with a countdown of which this much is left.
+    pub fn go_on_counting(&mut self, left: u32, now: u64) {
+        self.timer_due = (left != 0).then(|| now.saturating_add((left as u64) << self.divisor_log2()));
+    }
+
     /// Changes the divisor; the count goes on from where it is.
     pub fn set_divide(&mut self, value: u32, now: u64) {
         let count = self.current_count(now);

@@ -53,6 +53,10 @@ impl LocalApic {
             return;
         }
         r.lint[index] = level;
+        if level && index == 0 {
+            // Whatever the entry says: the processor may have another local APIC than this one.
+            self.attention.raise(donjon_engine::Attention::INTERRUPT);
+        }
         let which = [Lvt::Lint0, Lvt::Lint1][index];
         if level && self.hardware_enabled() {
             if let Some(entry) = r.active(which) {
@@ -63,6 +67,13 @@ impl LocalApic {
             self.attention.raise(donjon_engine::Attention::NMI);
         }
         self.publish(&r);
+    }
+
+    /// The 8259's vector, for a processor that has another local APIC than this one.
+    pub(super) fn extint_vector(&self) -> Option<u8> {
+        let asked = self.extint_message.swap(false, SeqCst) || self.registers.lock().lint[0];
+        let source = self.extint.get()?.upgrade().filter(|_| asked)?;
+        Some(source.acknowledge())
     }
 
     /// The 8259's vector, if it asks.

@@ -1,5 +1,7 @@
 //! Interrupt messages: what travels between I/O APICs, MSI devices and local APICs.
 
+use donjon_engine::Msi;
+
 /// MSI data: level-triggered.
 const LEVEL: u32 = 1 << 15;
 /// MSI data: a level is asserted.
@@ -62,6 +64,17 @@ impl Message {
     /// The destination that means everybody.
     pub const BROADCAST: u32 = u32::MAX;
     const MSI_WINDOW: u64 = 0xfee0_0000;
+
+    /// The write that means this message, with a destination of up to 32 bits.
+    pub fn to_msi(&self) -> Msi {
+        let id = self.destination.id;
+        let flags = (self.destination.logical as u64) << 2 | (self.redirect as u64) << 3;
+        let level = if self.level { LEVEL } else { 0 };
+        Msi {
+            address: Self::MSI_WINDOW | (id as u64 & 0xff) << 12 | (id as u64 & !0xff) << 32 | flags,
+            data: self.vector as u32 | (self.mode as u32) << 8 | ASSERT | level,
+        }
+    }
 
     /// Decodes a write of `data` to `address` (Intel SDM vol. 3A §11.11). Address bits 5-11 extend the
     /// destination to 15 bits, the scheme of KVM_FEATURE_MSI_EXT_DEST_ID. `None` for other addresses.

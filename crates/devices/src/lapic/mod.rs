@@ -21,6 +21,7 @@ mod lint;
 mod message;
 mod page;
 mod registers;
+mod remote;
 mod saved;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,9 @@ use donjon_engine::Gp;
 use donjon_x86::msr;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// Version: an integrated APIC, seven LVT entries, EOI broadcasts can be suppressed.
-const VERSION: u32 = 0x14 | (Lvt::COUNT as u32 - 1) << 16 | 1 << 24;
+/// Version: an integrated APIC, six LVT entries (IA32_MCG_CAP says that nobody would use the seventh, for corrected
+/// machine checks), EOI broadcasts can be suppressed.
+const VERSION: u32 = 0x14 | (Lvt::COUNT as u32 - 2) << 16 | 1 << 24;
 
 /// Bits of ICR that can be written. Delivery status (bit 12) is always idle.
 const ICR_WRITABLE: u64 = 0xc_cfff;
@@ -285,19 +286,14 @@ impl LocalApic {
             }
             shorthand => {
                 let Some(bus) = self.bus.upgrade() else { return };
+                let all = Message {
+                    destination: everybody,
+                    ..m
+                };
                 match shorthand {
-                    0 => bus.deliver(&m),
-                    2 => bus.deliver(&Message {
-                        destination: everybody,
-                        ..m
-                    }),
-                    _ => bus.deliver_except(
-                        &Message {
-                            destination: everybody,
-                            ..m
-                        },
-                        Some(self.config.id),
-                    ),
+                    0 => bus.deliver_here(&m, None),
+                    2 => bus.deliver_here(&all, None),
+                    _ => bus.deliver_here(&all, Some(self.config.id)),
                 };
             }
         }

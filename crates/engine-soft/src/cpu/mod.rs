@@ -60,7 +60,7 @@ impl Board {
 
     /// The time-stamp counter before adjustment.
     pub fn tsc(&self) -> u64 {
-        self.clock.ticks(self.nanoseconds())
+        self.clock.tsc_at(self.nanoseconds())
     }
 
     /// A random number; `None` if there is none at the moment.

@@ -95,6 +95,8 @@ impl Cpu {
         self.debug_hits = 0;
         self.flush_tlb();
         self.mode_changed();
+        // Who ran this processor before may have had another clock.
+        self.publish_system_time();
         Ok(())
     }
 }

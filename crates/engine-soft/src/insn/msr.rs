@@ -3,7 +3,7 @@
 use crate::cpu::{Cpu, R, Stop};
 use crate::decode::{Handler, Op};
 use donjon_x86::bits::{cr0, efer};
-use donjon_x86::cpuid::{self, PHYSICAL_RESERVED};
+use donjon_x86::cpuid::PHYSICAL_RESERVED;
 use donjon_x86::msr::*;
 use donjon_x86::paging::canonical;
 use donjon_x86::{Seg, Segment, pvclock};
@@ -49,7 +49,7 @@ impl Cpu {
             IA32_FEATURE_CONTROL => 1,
             // Microcode revision, in the upper half.
             IA32_BIOS_SIGN_ID => 1 << 32,
-            IA32_ARCH_CAPABILITIES => cpuid::ARCH_CAPABILITIES,
+            IA32_ARCH_CAPABILITIES => self.board.model.arch_capabilities(),
             IA32_SPEC_CTRL => m.spec_ctrl,
             IA32_MTRRCAP => MTRR_CAP,
             IA32_MTRR_DEF_TYPE => m.mtrr_def_type,
@@ -194,16 +194,17 @@ impl Cpu {
         let tsc = self
             .board
             .clock
-            .ticks(nanoseconds)
+            .tsc_at(nanoseconds)
             .wrapping_add(self.msrs.tsc_adjust);
         let scale = pvclock::Scale::from_hz(self.board.clock.hz());
-        let record = pvclock::system_time(2, tsc, nanoseconds, scale);
+        let system_time = self.board.clock.system_time_at(nanoseconds);
+        let record = pvclock::system_time(2, tsc, system_time, scale);
         // An address outside RAM is the guest's own loss.
         let _ = self.board.ram.write(v & !1, &record);
     }
 
     fn publish_wall_clock(&mut self) {
-        let wall = self.board.clock.wall_at_start();
+        let wall = self.board.clock.wall_at_system_start();
         let record = pvclock::wall_clock(2, wall.as_secs() as u32, wall.subsec_nanos());
         let _ = self.board.ram.write(self.msrs.kvm_wall_clock, &record);
     }

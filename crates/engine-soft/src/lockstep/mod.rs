@@ -444,7 +444,7 @@ impl Vcpu for Pair {
         })
     }
 
-    fn save(&self) -> CpuState {
+    fn save(&self) -> Result<CpuState, EngineError> {
         self.leader.save()
     }
 

@@ -22,6 +22,7 @@ fn guest() -> Option<Guest> {
         model: Arc::new(CpuModel::named("x86-64-v3").unwrap()),
         clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
         io: Arc::new(Detached),
+        apics: None,
         vcpus: vec![VcpuConfig {
             apic: Arc::new(Detached),
             attention: attention.clone(),

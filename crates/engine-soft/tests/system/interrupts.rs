@@ -281,7 +281,7 @@ fn init_and_start_up() {
     m.write(0x1_2000, &[0x8c, 0xc8, 0x40, 0xf4]); // mov ax, cs; inc ax; hlt
     m.attention[1].raise_sipi(0x12);
     assert!(matches!(m.vcpus[1].run(), Exit::Halt { .. }));
-    let s = m.vcpus[1].save();
+    let s = m.vcpus[1].save().unwrap();
     assert_eq!(
         (s.segments[1].selector, s.segments[1].base, s.rip),
         (0x1200, 0x1_2000, 4)
@@ -290,7 +290,7 @@ fn init_and_start_up() {
     // A second one is dropped by a processor that runs.
     m.attention[1].raise_sipi(0x34);
     assert!(matches!(m.vcpus[1].run(), Exit::Halt { .. }));
-    assert_eq!(m.vcpus[1].save().segments[1].selector, 0x1200);
+    assert_eq!(m.vcpus[1].save().unwrap().segments[1].selector, 0x1200);
     // INIT: back to waiting; registers as in the table.
     let mut s = m.state.clone();
     s.ymm[3] = [7; 4];
@@ -299,7 +299,7 @@ fn init_and_start_up() {
     m.vcpus[1].load(&s).unwrap();
     m.attention[1].raise(Attention::INIT);
     assert!(matches!(m.vcpus[1].run(), Exit::Halt { .. }));
-    let s = m.vcpus[1].save();
+    let s = m.vcpus[1].save().unwrap();
     assert_eq!(s.activity, Activity::WaitForSipi);
     assert_eq!((s.ymm[3], s.msrs.lstar, s.msrs.efer), ([7; 4], 0x1234, 0));
     assert_eq!((s.cr0, s.cr3, s.cr4, s.rflags), (cr0_bits::ET, 0, 0, 2));
@@ -313,7 +313,7 @@ fn init_and_start_up() {
     m.attention[0].raise(Attention::INIT | Attention::KICK);
     assert!(matches!(m.vcpus[0].run(), Exit::Kicked));
     m.attention[0].raise(Attention::KICK);
-    let s = m.vcpus[0].save();
+    let s = m.vcpus[0].save().unwrap();
     assert_eq!(s.activity, Activity::Halted, "KICK comes first");
     // FFFFFFF0 reads as ones: #UD, and no vector table to speak of.
     m.attention[0].take(Attention::KICK);

@@ -206,6 +206,7 @@ impl Machine {
             model: Arc::new(CpuModel::named(model).unwrap()),
             clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
             io: ports.clone(),
+            apics: None,
             vcpus: vcpus.collect(),
         };
         let partition: Box<dyn Partition> = SoftEngine::default().create(config).unwrap();
@@ -320,7 +321,7 @@ impl Machine {
     /// Goes on without touching the processor, its translations included.
     pub fn resume(&mut self) -> Stopped {
         let exit = run(&mut *self.vcpus[0], &self.attention[0]);
-        self.state = self.vcpus[0].save();
+        self.state = self.vcpus[0].save().unwrap();
         match exit {
             Exit::Shutdown => Stopped::Shutdown,
             Exit::Halt { .. } => self.stopped(),
@@ -421,7 +422,7 @@ impl Machine {
             let threads = self.vcpus.iter_mut().zip(attention).map(|(v, a)| {
                 scope.spawn(move || {
                     let exit = run(&mut **v, a);
-                    let state = v.save();
+                    let state = v.save().unwrap();
                     assert!(matches!(exit, Exit::Halt { .. }), "{exit:?}\n{}", dump(&state));
                     state
                 })

@@ -74,8 +74,8 @@ impl Vcpu for ScriptedVcpu {
         (self.script)(self.index, self.boot, &*self.io)
     }
 
-    fn save(&self) -> CpuState {
-        self.state.clone()
+    fn save(&self) -> Result<CpuState, EngineError> {
+        Ok(self.state.clone())
     }
 
     fn load(&mut self, state: &CpuState) -> Result<(), EngineError> {
@@ -130,6 +130,7 @@ fn domain(
             cpus: 2,
             memory: 16 << 20,
             model: Arc::new(CpuModel::named("x86-64-v2").unwrap()),
+            tsc_hz: donjon_engine::Clock::DEFAULT_HZ,
         },
         boot: BootSource {
             kernel,

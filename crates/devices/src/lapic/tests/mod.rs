@@ -2,6 +2,7 @@ mod countdown;
 mod harmless;
 mod modes;
 mod priority;
+mod remote;
 mod routing;
 mod wires;
 

@@ -71,13 +71,10 @@ fn extint_reaches_the_processor_through_lint0() {
     );
     pin.set(false);
     assert_eq!(take(&a), None);
-    assert_eq!(
-        b.bus.deliver(&Message {
-            mode: DeliveryMode::ExtInt,
-            ..fixed(0, false)
-        }),
-        1
-    );
+    assert!(b.bus.deliver(&Message {
+        mode: DeliveryMode::ExtInt,
+        ..fixed(0, false)
+    }));
     assert_eq!(take(&a), Some(0x30), "as a message, once");
     assert_eq!(take(&a), None);
     // A disabled APIC passes the pins through.
