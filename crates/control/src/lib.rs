@@ -15,6 +15,6 @@ pub use client::{AskError, ask};
 pub use directory::{Claim, FindError, RunDirectory, RunError};
 pub use name::{Name, NameError};
 pub use protocol::{
-    Command, DeviceChange, DeviceInfo, DeviceKind, Info, REMOVAL, Refusal, Stats, VcpuReport,
+    Command, DeviceChange, DeviceInfo, DeviceKind, Info, Moved, REMOVAL, Refusal, Stats, VcpuReport,
 };
 pub use server::{Answers, Server};

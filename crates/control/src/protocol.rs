@@ -53,6 +53,21 @@ pub enum Command {
     },
     /// Press the power button, which asks the guest to shut down: nothing.
     PowerButton,
+    /// Go on with another engine: [`Moved`].
+    Engine {
+        /// Its name, as on the command line.
+        name: String,
+    },
+}
+
+/// What going on with another engine was like.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Moved {
+    /// The engine that the domain has now.
+    pub engine: String,
+    /// Seconds that the guest did not run.
+    pub pause_seconds: f64,
 }
 
 /// What kinds of devices can be added.
@@ -97,7 +112,7 @@ pub struct DeviceInfo {
 }
 
 impl Command {
-    const NAMES: [&'static str; 7] = [
+    const NAMES: [&'static str; 8] = [
         "info",
         "stats",
         "devices",
@@ -105,6 +120,7 @@ impl Command {
         "device-remove",
         "device-set",
         "power-button",
+        "engine",
     ];
 
     /// How long an answer may take.
@@ -112,6 +128,8 @@ impl Command {
         match self {
             // Guests finish what they do with a device first.
             Self::DeviceRemove { .. } => REMOVAL + Duration::from_secs(5),
+            // The host may be busy, and is asked twice if the engine would not have the domain.
+            Self::Engine { .. } => Duration::from_secs(30),
             _ => Duration::from_secs(5),
         }
     }
@@ -301,6 +319,7 @@ mod tests {
                 },
             },
             Command::PowerButton,
+            Command::Engine { name: "kvm".into() },
         ];
         assert_eq!(all.len(), Command::NAMES.len());
         for command in all {

@@ -3,7 +3,8 @@
 use crate::directory::Claim;
 use crate::line::Lines;
 use crate::protocol::{
-    self, Command, DeviceChange, DeviceInfo, DeviceKind, Info, MAX_REQUEST, Refusal, Reply, Stats, VERSION,
+    self, Command, DeviceChange, DeviceInfo, DeviceKind, Info, MAX_REQUEST, Moved, Refusal, Reply, Stats,
+    VERSION,
 };
 use rustix::net::{Shutdown, shutdown};
 use serde::Serialize;
@@ -35,6 +36,8 @@ pub trait Answers: Send + Sync {
     fn set_device(&self, name: &str, change: &DeviceChange) -> Result<DeviceInfo, Refusal>;
     /// For [`Command::PowerButton`].
     fn press_power_button(&self) -> Result<(), Refusal>;
+    /// For [`Command::Engine`].
+    fn set_engine(&self, name: &str) -> Result<Moved, Refusal>;
 }
 
 /// Answers on a domain's socket until it is dropped.
@@ -150,6 +153,7 @@ fn serve(stream: UnixStream, answers: &dyn Answers) -> io::Result<()> {
                 answer(&mut lines, answers.set_device(&name, &change))?;
             }
             Ok(Command::PowerButton) => answer(&mut lines, answers.press_power_button().map(|()| true))?,
+            Ok(Command::Engine { name }) => answer(&mut lines, answers.set_engine(&name))?,
             Err(refusal) => refuse(&mut lines, refusal)?,
         }
     }

@@ -1,8 +1,8 @@
 //! Both sides of a socket, and callers that are not what they should be.
 
 use donjon_control::{
-    Answers, AskError, Command, DeviceChange, DeviceInfo, DeviceKind, Info, Refusal, RunDirectory, Server,
-    Stats, VcpuReport, ask,
+    Answers, AskError, Command, DeviceChange, DeviceInfo, DeviceKind, Info, Moved, Refusal, RunDirectory,
+    Server, Stats, VcpuReport, ask,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -65,6 +65,13 @@ impl Answers for Fixed {
 
     fn press_power_button(&self) -> Result<(), Refusal> {
         Err(Refusal::new("gone", "there is none"))
+    }
+
+    fn set_engine(&self, name: &str) -> Result<Moved, Refusal> {
+        Ok(Moved {
+            engine: name.into(),
+            pause_seconds: 0.5,
+        })
     }
 }
 

@@ -139,6 +139,15 @@ pub enum Command {
     /// Add devices to a running domain, remove, list and change them.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Show which CPU engine runs a domain, or have it go on with another, from the instruction where it is.
+    Engine {
+        /// The domain's name, or enough of its beginning.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// `kvm` or `soft`; `auto` takes the fastest that works here.
+        #[arg(value_name = "ENGINE", value_parser = engine())]
+        engine: Option<EngineChoice>,
+    },
     /// Say which CPU engine runs domains on this host, why, and how to get a faster one.
     Doctor,
 }

@@ -1,10 +1,11 @@
 //! The name of a domain that this process runs, and what it answers under that.
 
 use crate::devices::Board;
+use crate::engine::Current;
 use crate::figures;
 use anyhow::Result;
 use donjon_control::{
-    Answers, Claim, DeviceChange, DeviceInfo, DeviceKind, Info, Name, Refusal, RunDirectory, RunError,
+    Answers, Claim, DeviceChange, DeviceInfo, DeviceKind, Info, Moved, Name, Refusal, RunDirectory, RunError,
     Server, Stats,
 };
 use donjon_host::cache::Cache;
@@ -22,12 +23,14 @@ struct Domain {
     info: Info,
     meter: Arc<Meter>,
     board: Arc<Board>,
+    engine: Arc<Current>,
 }
 
 impl Answers for Domain {
     fn info(&self) -> Info {
         Info {
             uptime_seconds: self.meter.uptime().as_secs_f64(),
+            engine: self.engine.name().into(),
             ..self.info.clone()
         }
     }
@@ -57,6 +60,10 @@ impl Answers for Domain {
         self.board.change(name, change)
     }
 
+    fn set_engine(&self, name: &str) -> Result<Moved, Refusal> {
+        self.engine.change(name)
+    }
+
     fn press_power_button(&self) -> Result<(), Refusal> {
         match self.board.devices.press_power_button() {
             true => Ok(()),
@@ -78,13 +85,20 @@ pub fn claim(wanted: Option<&Name>, usual: &str) -> Result<Option<Claim>> {
 }
 
 /// Answers for the domain until the server is dropped.
-pub fn serve(claim: Claim, info: Info, meter: &Arc<Meter>, board: &Arc<Board>) -> Result<Server> {
+pub fn serve(
+    claim: Claim,
+    info: Info,
+    meter: &Arc<Meter>,
+    board: &Arc<Board>,
+    engine: Arc<Current>,
+) -> Result<Server> {
     let name = claim.name().to_string();
     tracing::info!(name, "the domain's name");
     let domain = Domain {
         info: Info { name, ..info },
         meter: meter.clone(),
         board: board.clone(),
+        engine,
     };
     Ok(Server::start(claim, Arc::new(domain))?)
 }

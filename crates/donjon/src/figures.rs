@@ -25,6 +25,11 @@ pub fn lines(vcpus: &[VcpuReport], total: &VcpuReport) -> String {
                     "{name}: {all} instructions in {busy:.3} s busy, {mips:.1} MIPS"
                 )
             }
+            _ if r.engine.hardware.is_some() && r.engine.interpreted == 0 => {
+                let exits = r.engine.hardware.unwrap_or_default().by_reason();
+                let all: u64 = exits.iter().map(|(_, n)| n).sum();
+                writeln!(text, "{name}: {busy:.3} s busy, {all} exits")
+            }
             _ => writeln!(
                 text,
                 "{name}: {} interpreted instructions in {busy:.3} s busy; those in translated code are counted with --count-instructions",
@@ -48,6 +53,18 @@ fn hits(t: &TranslatorStatistics) -> String {
 pub fn tables(vcpus: &[VcpuReport], total: &VcpuReport) -> String {
     let rows: Vec<_> = named(vcpus, total).collect();
     let mut text = String::new();
+    if total.engine.hardware.is_some() {
+        table(&mut text, &rows, "exits", |r| {
+            let exits = r.engine.hardware.unwrap_or_default().by_reason();
+            let mut cells = vec![("busy s", format!("{:.3}", r.busy_seconds))];
+            cells.extend(exits.map(|(name, n)| (name, n.to_string())));
+            cells
+        });
+    }
+    if total.engine.hardware.is_some() && total.engine.interpreted == 0 {
+        // Nothing was ever interpreted or translated.
+        return text;
+    }
     table(&mut text, &rows, "work", |r| {
         let (e, t) = (&r.engine, &r.engine.translator);
         let unknown = || "-".to_owned();

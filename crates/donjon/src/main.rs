@@ -9,6 +9,7 @@ mod device;
 mod devices;
 mod disk;
 mod doctor;
+mod engine;
 mod exec;
 mod failure;
 mod figures;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Disk(command) => disk::disk(&command),
         Command::Image(command) => image::image(&command),
         Command::Device(command) => device::device(&command),
+        Command::Engine { name, engine } => engine::engine(&name, engine),
         Command::Doctor => doctor::doctor(),
     };
     match done {

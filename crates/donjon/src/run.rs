@@ -2,6 +2,7 @@
 
 use crate::cli::{self, RunArgs, exit};
 use crate::devices::Board;
+use crate::engine::Current;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::{background, control, figures, guest, host_memory, record};
@@ -12,7 +13,7 @@ use donjon_block::Format;
 use donjon_control::{Claim, Info, Name, Server};
 use donjon_engine::{Clock, Limits};
 use donjon_host::domains::{Boot, Domain, DomainError, DomainRecord, Domains, SetUp};
-use donjon_host::engines::{self, EngineChoice, Selected, Wanted};
+use donjon_host::engines::{self, EngineChoice, Wanted};
 use donjon_host::perf_map::PerfMap;
 use donjon_host::seed;
 use donjon_host::store::Store;
@@ -20,7 +21,7 @@ use donjon_machine::MachineSpec;
 use donjon_machine::boot::{BootError, BootSource};
 use donjon_net::{Connection, NetSpec};
 use donjon_vmm::devices::{DiskSpec, Share, VsockSpec};
-use donjon_vmm::{ConsoleConfig, DomainSpec, Meter, Outcome, Report, StartError, VcpuStats};
+use donjon_vmm::{ConsoleConfig, DomainSpec, Handle, Meter, Outcome, Report, StartError, VcpuStats};
 use donjon_x86::cpuid::CpuModel;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -159,17 +160,19 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
         .engine
         .parse()
         .map_err(|_| guest::unknown("engine", &record.engine))?;
-    let selected = engines::select(&Wanted {
+    let wanted = Wanted {
         engine,
         arena: usize::try_from(record.translation_arena).ok(),
         count: record.count_instructions,
         trace: trace.clone().map(|t| t as _),
-    })?;
+    };
+    let selected = engines::select(&wanted)?;
     tracing::info!(
         engine = selected.engine.name(),
         why = selected.why,
         "engine chosen"
     );
+    let handle = Arc::new(Handle::default());
     let spec = DomainSpec {
         machine: machine(record, &selected.limits)?,
         boot,
@@ -177,11 +180,13 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
         no_reboot: record.no_reboot,
         devices: board.devices.clone(),
         console: virtio_console,
+        handle: handle.clone(),
     };
     let meter = Arc::new(Meter::new(record.cpus));
-    let server = claim.map(|claim| control::serve(claim, info(record, &selected), &meter, &board));
+    let current = Current::new(handle, wanted, selected.engine.name());
+    let server = claim.map(|claim| control::serve(claim, info(record), &meter, &board, current));
     let server = server.transpose()?;
-    let report = donjon_vmm::run(&spec, &*selected.engine, console, &meter).map_err(start_failure);
+    let report = donjon_vmm::run(&spec, selected.engine, console, &meter).map_err(start_failure);
     let exit = exit.map(ExitReports::last);
     // Who sees that the name is free finds the disks closed.
     let claim = server.map(Server::end);
@@ -269,7 +274,7 @@ fn usual_name(record: &DomainRecord) -> String {
     }
 }
 
-fn info(record: &DomainRecord, selected: &Selected) -> Info {
+fn info(record: &DomainRecord) -> Info {
     let nets = record.nets.iter().filter_map(|n| n.parse::<NetSpec>().ok());
     let ports = nets.flat_map(|net| match net.connection {
         Connection::User(user) => user.forward,
@@ -277,7 +282,6 @@ fn info(record: &DomainRecord, selected: &Selected) -> Info {
     });
     Info {
         pid: std::process::id(),
-        engine: selected.engine.name().into(),
         cpus: record.cpus,
         memory: record.memory,
         image: record.image.clone(),

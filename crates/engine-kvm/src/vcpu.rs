@@ -4,7 +4,7 @@ use crate::error::failed;
 use crate::partition::Shared;
 use crate::raw::{self, Listening, RawExit};
 use crate::{exits, filter};
-use donjon_engine::{Attention, EngineError, Exit, Gp, LocalApic, Statistics, Vcpu};
+use donjon_engine::{Attention, EngineError, Exit, Gp, HardwareExits, LocalApic, Statistics, Vcpu};
 use donjon_x86::msr::{IA32_APIC_BASE, IA32_MISC_ENABLE, IA32_TSC_DEADLINE, X2APIC_FIRST, X2APIC_LAST};
 use donjon_x86::{Activity, CpuState, Msrs};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub struct KvmVcpu {
     pub(crate) kept: Msrs,
     /// The 8259 asks and was not answered yet.
     asked: bool,
+    exits: HardwareExits,
 }
 
 impl KvmVcpu {
@@ -44,6 +45,7 @@ impl KvmVcpu {
             activity: Activity::Active,
             kept: Msrs::default(),
             asked: false,
+            exits: HardwareExits::default(),
         }
     }
 
@@ -182,6 +184,7 @@ impl KvmVcpu {
         let apic = &self.apic;
         let exit = self.fd.run().map_err(crate::error::refused("KVM_RUN"))?;
         let mut done = Done::Again;
+        *counter(&mut self.exits, &exit) += 1;
         match exit {
             RawExit::PortOut { port, size, data } => exits::port_out(&*shared.io, port, size, data),
             RawExit::PortIn { port, size, data } => exits::port_in(&*shared.io, port, size, data),
@@ -254,6 +257,19 @@ impl KvmVcpu {
             }
         }
         Ok(done)
+    }
+}
+
+/// Where an exit is counted.
+fn counter<'a>(exits: &'a mut HardwareExits, exit: &RawExit<'_>) -> &'a mut u64 {
+    match exit {
+        RawExit::PortIn { .. } | RawExit::PortOut { .. } => &mut exits.port,
+        RawExit::MmioRead { .. } | RawExit::MmioWrite { .. } => &mut exits.mmio,
+        RawExit::ReadMsr { .. } | RawExit::WriteMsr { .. } => &mut exits.msr,
+        RawExit::Halt => &mut exits.halt,
+        RawExit::Eoi(_) => &mut exits.end_of_interrupt,
+        RawExit::Interrupted => &mut exits.interrupted,
+        _ => &mut exits.other,
     }
 }
 
@@ -335,6 +351,10 @@ impl Vcpu for KvmVcpu {
     }
 
     fn statistics(&self) -> Statistics {
-        Statistics::default()
+        Statistics {
+            translated: None,
+            hardware: Some(self.exits),
+            ..Statistics::default()
+        }
     }
 }

@@ -396,6 +396,7 @@ impl Vcpu for SoftVcpu {
         Statistics {
             interpreted: self.cpu.instructions - self.translated,
             translated: (translator.is_none() || self.cpu.direct.counts).then_some(self.translated),
+            hardware: None,
             page_walks: self.cpu.walks,
             translator: translator.map_or_else(Default::default, |t| t.statistics(&self.cpu)),
         }

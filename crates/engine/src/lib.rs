@@ -20,7 +20,7 @@ pub use clock::Clock;
 pub use detached::Detached;
 pub use limits::Limits;
 pub use probe::{Fitness, ProbeReport};
-pub use statistics::{Exits, Invalidations, Statistics, TranslatorStatistics};
+pub use statistics::{Exits, HardwareExits, Invalidations, Statistics, TranslatorStatistics};
 
 use donjon_memory::Ram;
 use donjon_x86::CpuState;

@@ -17,6 +17,56 @@ pub struct Statistics {
     pub page_walks: u64,
     /// The translator's work.
     pub translator: TranslatorStatistics,
+    /// What the processor that runs the guest by itself could not do alone; `None` on other engines.
+    pub hardware: Option<HardwareExits>,
+}
+
+/// Times that hardware virtualization left the guest for this process, by reason. What the host's kernel does by
+/// itself is not among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HardwareExits {
+    /// IN and OUT.
+    pub port: u64,
+    /// Loads and stores where there is no memory.
+    pub mmio: u64,
+    /// RDMSR and WRMSR.
+    pub msr: u64,
+    /// HLT.
+    pub halt: u64,
+    /// The ends of level-triggered interrupts.
+    pub end_of_interrupt: u64,
+    /// Kicks and other signals.
+    pub interrupted: u64,
+    /// Anything else.
+    pub other: u64,
+}
+
+impl HardwareExits {
+    /// Each with its name.
+    pub fn by_reason(&self) -> [(&'static str, u64); 7] {
+        [
+            ("port", self.port),
+            ("mmio", self.mmio),
+            ("msr", self.msr),
+            ("halt", self.halt),
+            ("eoi", self.end_of_interrupt),
+            ("interrupted", self.interrupted),
+            ("other", self.other),
+        ]
+    }
+
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            port: self.port + other.port,
+            mmio: self.mmio + other.mmio,
+            msr: self.msr + other.msr,
+            halt: self.halt + other.halt,
+            end_of_interrupt: self.end_of_interrupt + other.end_of_interrupt,
+            interrupted: self.interrupted + other.interrupted,
+            other: self.other + other.other,
+        }
+    }
 }
 
 /// What a translator did, and what translated code did that is not free.
@@ -109,6 +159,11 @@ impl Statistics {
             translated: self.translated.zip(earlier.translated).map(|(a, b)| a + b),
             page_walks: self.page_walks + earlier.page_walks,
             translator: self.translator.after(&earlier.translator),
+            // A domain may have had both kinds of engine.
+            hardware: match (self.hardware, earlier.hardware) {
+                (Some(a), Some(b)) => Some(a.and(&b)),
+                (one, other) => one.or(other),
+            },
         }
     }
 }

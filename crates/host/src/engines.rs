@@ -102,7 +102,7 @@ pub struct Wanted {
 /// An engine, and why it was chosen.
 pub struct Selected {
     /// The engine.
-    pub engine: Box<dyn Engine>,
+    pub engine: Arc<dyn Engine>,
     /// A sentence without full stop.
     pub why: String,
     /// What a domain that starts here can have.
@@ -170,7 +170,7 @@ fn choose(
         return Err(EngineSelectError::SoftUnusable { finding, advice });
     }
     Ok(Selected {
-        engine: soft,
+        engine: soft.into(),
         why,
         limits: Limits::default(),
     })
@@ -181,7 +181,7 @@ fn with_limits(kvm: Box<dyn Engine>, why: String) -> Result<Selected, EngineSele
         .limits()
         .map_err(|e| EngineSelectError::KvmLimits(e.to_string()))?;
     Ok(Selected {
-        engine: kvm,
+        engine: kvm.into(),
         why,
         limits,
     })

@@ -7,7 +7,7 @@ use crate::event::{ConsoleEvent, Control, Event, MachineEvent};
 use crate::meter::{Meter, VcpuStats};
 use crate::signals::SignalWatch;
 use crate::vcpu;
-use donjon_engine::{Engine, EngineError, Partition};
+use donjon_engine::{Engine, EngineError, Vcpu};
 use donjon_machine::boot::{BootError, BootSource};
 use donjon_machine::{Machine, MachineError, MachineSpec, Outside};
 use donjon_virtio::console::ConsolePort;
@@ -18,8 +18,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod moving;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use moving::Move;
+pub use moving::{Handle, MoveError, Moved};
 
 /// What a domain is and does.
 pub struct DomainSpec {
@@ -35,6 +39,8 @@ pub struct DomainSpec {
     pub devices: Arc<Devices>,
     /// The one of them that the console is, if it is not the serial port.
     pub console: Option<Arc<ConsoleDevice>>,
+    /// How others reach it while it runs.
+    pub handle: Arc<Handle>,
 }
 
 /// How a domain ended.
@@ -119,14 +125,15 @@ pub enum StartError {
 /// Runs a domain to its end on the calling thread. `meter` must have room for its vCPUs.
 pub fn run(
     spec: &DomainSpec,
-    engine: &dyn Engine,
+    engine: Arc<dyn Engine>,
     console: ConsoleConfig,
     meter: &Arc<Meter>,
 ) -> Result<Report, StartError> {
     let (sender, events) = channel();
-    let supervisor = Supervisor {
+    let mut supervisor = Supervisor {
         spec,
         engine,
+        meter,
         sender: sender.clone(),
         events,
     };
@@ -137,6 +144,7 @@ pub fn run(
     let built = supervisor.build(0, &console)?;
     console.attach_user().map_err(StartError::Console)?;
     let mut incarnation = built.power_on(spec, &console, meter)?;
+    spec.handle.connect(Some(supervisor.sender.clone()));
     let mut reboots = 0;
     let outcome = loop {
         match supervisor.supervise(incarnation, &console) {
@@ -149,6 +157,7 @@ pub fn run(
             .build(reboots, &console)?
             .power_on(spec, &console, meter)?;
     };
+    spec.handle.connect(None);
     Ok(Report {
         outcome,
         vcpus: meter.totals(),
@@ -163,15 +172,38 @@ const PATIENCE: Duration = Duration::from_millis(200);
 struct Built {
     machine: Arc<Machine>,
     control: Arc<Control>,
-    partition: Arc<dyn Partition>,
-    states: Vec<CpuState>,
+    vcpus: Vec<Box<dyn Vcpu>>,
 }
 
 /// … and when they do.
 struct Incarnation {
     machine: Arc<Machine>,
     control: Arc<Control>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<VcpuThread>,
+}
+
+/// A vCPU's thread, which gives the vCPU back.
+type VcpuThread = JoinHandle<Option<Box<dyn Vcpu>>>;
+
+/// Starts the vCPUs; all, or none.
+fn start_vcpus(
+    control: &Arc<Control>,
+    vcpus: Vec<Box<dyn Vcpu>>,
+    meter: &Arc<Meter>,
+) -> Result<Vec<VcpuThread>, StartError> {
+    meter.begin(&control.attentions);
+    let mut threads = vec![];
+    for (index, vcpu) in vcpus.into_iter().enumerate() {
+        match vcpu::spawn(control.clone(), vcpu, index, meter.clone()) {
+            Ok(thread) => threads.push(thread),
+            Err(e) => {
+                control.stop();
+                threads.into_iter().for_each(|t| drop(t.join()));
+                return Err(StartError::Thread(e));
+            }
+        }
+    }
+    Ok(threads)
 }
 
 impl Built {
@@ -185,8 +217,7 @@ impl Built {
         let Self {
             machine,
             control,
-            partition,
-            states,
+            vcpus,
         } = self;
         match spec.console.as_ref().and_then(|c| c.port()) {
             Some(port) => {
@@ -196,18 +227,7 @@ impl Built {
             }
             None => console.connect(machine.com1().clone()),
         }
-        meter.begin(&control.attentions);
-        let mut threads = vec![];
-        for (index, state) in states.into_iter().enumerate() {
-            match vcpu::spawn(control.clone(), partition.clone(), index, state, meter.clone()) {
-                Ok(thread) => threads.push(thread),
-                Err(e) => {
-                    control.stop();
-                    threads.into_iter().for_each(|t| drop(t.join()));
-                    return Err(StartError::Thread(e));
-                }
-            }
-        }
+        let threads = start_vcpus(&control, vcpus, meter)?;
         Ok(Incarnation {
             machine,
             control,
@@ -218,7 +238,9 @@ impl Built {
 
 struct Supervisor<'a> {
     spec: &'a DomainSpec,
-    engine: &'a dyn Engine,
+    /// Of the present machine, and the next ones.
+    engine: Arc<dyn Engine>,
+    meter: &'a Arc<Meter>,
     sender: Sender<Event>,
     events: Receiver<Event>,
 }
@@ -245,26 +267,27 @@ impl Supervisor<'_> {
         let again = self.spec.boot_again.as_ref().filter(|_| generation > 0);
         let again = again.and_then(|boot| boot());
         let states = machine.load(again.as_ref().unwrap_or(&self.spec.boot))?;
-        let partition = self.engine.create(machine.partition_config())?.into();
+        let vcpus = moving::settle(&*self.engine, &machine, &states)?;
         Ok(Built {
             machine,
             control,
-            partition,
-            states,
+            vcpus,
         })
     }
 
     /// Waits until the machine ends or is to be ended, and ends it.
-    fn supervise(&self, incarnation: Incarnation, console: &Console) -> Outcome {
-        let Incarnation {
-            machine,
-            control,
-            threads,
-        } = incarnation;
-        let (mut outcome, mut alive) = (None, threads.len());
-        while alive > 0 {
+    fn supervise(&mut self, mut incarnation: Incarnation, console: &Console) -> Outcome {
+        let control = incarnation.control.clone();
+        let (mut outcome, mut alive) = (None, incarnation.threads.len());
+        // A thread that did not start says nothing, but why it did not was reported.
+        while alive > 0 || outcome.is_none() {
             match self.next(None) {
-                Some(Event::VcpuDone(g)) if g == control.generation => alive -= 1,
+                Some(Event::VcpuDone(g)) if g == control.generation => alive = alive.saturating_sub(1),
+                Some(Event::Move(wish)) => {
+                    self.engine = moving::carry_out(wish, &mut incarnation, self.engine.clone(), self.meter);
+                    // Those that were there before have said, or will, that they are done.
+                    alive += incarnation.threads.len();
+                }
                 Some(Event::Resized) => {
                     if let Some(port) = self.spec.console.as_ref().and_then(|c| c.port()) {
                         resize(&port, console);
@@ -280,6 +303,7 @@ impl Supervisor<'_> {
             }
         }
         console.disconnect();
+        let Incarnation { machine, threads, .. } = incarnation;
         // What they have to say they have said.
         threads.into_iter().for_each(|t| drop(t.join()));
         let outcome = outcome.expect("a vCPU thread ends only after something was reported");
@@ -346,7 +370,7 @@ fn more_telling(first: Option<Outcome>, second: Outcome) -> Outcome {
 fn news(event: Event, generation: u64) -> Option<Outcome> {
     Some(match event {
         Event::Machine(g, event) if g == generation => outcome_of(event),
-        Event::Machine(..) | Event::VcpuDone(_) | Event::Resized => return None,
+        Event::Machine(..) | Event::VcpuDone(_) | Event::Resized | Event::Move(_) => return None,
         Event::Console(ConsoleEvent::Left) => Outcome::Left,
         Event::Console(ConsoleEvent::OutputClosed(e)) => Outcome::ConsoleClosed(e),
         Event::Signal(n) => Outcome::Signal(n),

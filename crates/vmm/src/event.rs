@@ -1,5 +1,6 @@
 //! What the supervising thread of a domain hears of.
 
+use crate::domain::Move;
 use donjon_devices::PowerSink;
 use donjon_engine::{Attention, EngineError};
 use donjon_x86::CpuState;
@@ -20,6 +21,8 @@ pub(crate) enum Event {
     Signal(i32),
     /// The terminal has another size.
     Resized,
+    /// The domain is to go on with another engine.
+    Move(Move),
 }
 
 /// Why a machine cannot go on.
@@ -57,6 +60,7 @@ pub(crate) struct Control {
     pub generation: u64,
     pub attentions: Vec<Arc<Attention>>,
     stopping: AtomicBool,
+    leaving: AtomicBool,
     events: Sender<Event>,
 }
 
@@ -67,6 +71,7 @@ impl Control {
             generation,
             attentions,
             stopping: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             events,
         }
     }
@@ -89,6 +94,22 @@ impl Control {
         // sees the kick.
         self.stopping.store(true, SeqCst);
         self.attentions.iter().for_each(|a| a.raise(Attention::KICK));
+    }
+
+    /// Makes all vCPUs return and their threads end, for a while.
+    pub fn leave(&self) {
+        self.leaving.store(true, SeqCst);
+        self.attentions.iter().for_each(|a| a.raise(Attention::KICK));
+    }
+
+    /// vCPUs may run again.
+    pub fn stay(&self) {
+        self.leaving.store(false, SeqCst);
+    }
+
+    /// Whether vCPU threads are to end.
+    pub fn ends(&self) -> bool {
+        self.stopping() || self.leaving.load(SeqCst)
     }
 
     pub fn stopping(&self) -> bool {

@@ -17,5 +17,5 @@ mod vcpu;
 
 pub use console::ConsoleConfig;
 pub use crash::Crash;
-pub use domain::{DomainSpec, Failure, Outcome, Report, StartError, run};
+pub use domain::{DomainSpec, Failure, Handle, MoveError, Moved, Outcome, Report, StartError, run};
 pub use meter::{Meter, VcpuStats};

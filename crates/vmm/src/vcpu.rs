@@ -2,35 +2,38 @@
 
 use crate::event::{Control, MachineEvent};
 use crate::meter::{Meter, VcpuStats};
-use donjon_engine::{Attention, EngineError, Exit, Partition, Vcpu};
+use donjon_engine::{Attention, EngineError, Exit, Vcpu};
 use donjon_x86::CpuState;
+use rustix::time::{ClockId, clock_gettime};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::Duration;
 
-/// Starts vCPU `index` in `state`. The thread ends after [`Control::stop`].
+/// Runs vCPU `index`, which is loaded, on a thread of its own. That ends after [`Control::stop`] or
+/// [`Control::leave`], and gives the vCPU back, unless that is the reason.
 pub(crate) fn spawn(
     control: Arc<Control>,
-    partition: Arc<dyn Partition>,
+    mut vcpu: Box<dyn Vcpu>,
     index: usize,
-    state: CpuState,
     meter: Arc<Meter>,
-) -> std::io::Result<JoinHandle<()>> {
+) -> std::io::Result<JoinHandle<Option<Box<dyn Vcpu>>>> {
     Builder::new().name(format!("vcpu{index}")).spawn(move || {
         // A defect in an engine or a device must not leave the domain half alive.
-        let run = AssertUnwindSafe(|| run(&control, &*partition, index, &state, &meter));
-        if let Err(payload) = catch_unwind(run) {
+        let run = AssertUnwindSafe(|| run(&control, &mut *vcpu, index, &meter));
+        let ended = catch_unwind(run);
+        if let Err(payload) = &ended {
             control.report(MachineEvent::Panic {
                 vcpu: index,
-                message: message(&*payload),
+                message: message(&**payload),
             });
         }
         control.done();
+        ended.ok().map(|()| vcpu)
     })
 }
 
-fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuState, meter: &Meter) {
+fn run(control: &Control, vcpu: &mut dyn Vcpu, index: usize, meter: &Meter) {
     let failed = |error: EngineError, state| {
         control.report(MachineEvent::Engine {
             vcpu: index,
@@ -38,19 +41,12 @@ fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuSt
             state,
         })
     };
-    let mut vcpu = match partition.take_vcpu(index) {
-        Ok(vcpu) => vcpu,
-        Err(e) => return failed(e, None),
-    };
-    if let Err(e) = vcpu.load(state) {
-        return failed(e, Some(Box::new(state.clone())));
-    }
     let attention = &control.attentions[index];
     let mut stats = VcpuStats::default();
-    while !control.stopping() {
-        let start = Instant::now();
+    while !control.ends() {
+        let start = busy();
         let exit = vcpu.run();
-        stats.busy += start.elapsed();
+        stats.busy += busy().saturating_sub(start);
         stats.engine = vcpu.statistics();
         meter.tell(index, stats);
         match exit {
@@ -60,12 +56,18 @@ fn run(control: &Control, partition: &dyn Partition, index: usize, state: &CpuSt
             Exit::Shutdown => {
                 control.report(MachineEvent::TripleFault {
                     vcpu: index,
-                    state: saved(&*vcpu).unwrap_or_default(),
+                    state: saved(vcpu).unwrap_or_default(),
                 });
             }
-            Exit::Error(e) => failed(e, saved(&*vcpu)),
+            Exit::Error(e) => failed(e, saved(vcpu)),
         }
     }
+}
+
+/// Time that this thread has run, the guest's included: what an engine spends halted is not.
+fn busy() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// Where it was, if that can be told.
