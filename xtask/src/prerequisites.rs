@@ -17,7 +17,7 @@ const PROGRAMS: [Program; 11] = [
     ("g++", "g++"),
     ("apt-get", "apt"),
     ("script", "bsdutils"),
-    ("setpriv", "util-linux"),
+    SETPRIV,
     QEMU_IMG,
     ("docker-registry", "docker-registry"),
     ("mmdebstrap", "mmdebstrap"),
@@ -31,6 +31,8 @@ const LIBC: (&str, &str) = ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev");
 pub const QEMU: Program = ("qemu-system-x86_64", "qemu-system-x86");
 /// What makes and checks disk images beside us.
 pub const QEMU_IMG: Program = ("qemu-img", "qemu-utils");
+/// What changes a program's user, or ends it with its parent.
+pub const SETPRIV: Program = ("setpriv", "util-linux");
 /// What makes network namespaces and interfaces.
 pub const UNSHARE: Program = ("unshare", "util-linux");
 pub const IP: Program = ("ip", "iproute2");

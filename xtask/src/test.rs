@@ -2,7 +2,7 @@
 
 use crate::command::{cargo, run};
 use crate::steps::Steps;
-use crate::{fuzz, nextest, portable, prerequisites};
+use crate::{fuzz, lab, nextest, portable, prerequisites};
 use anyhow::Result;
 
 /// Cases of the conformance run in CI.
@@ -15,6 +15,9 @@ pub struct Args {
     /// Only what takes seconds: no guests, no conformance run, no fuzzing.
     #[arg(long)]
     quick: bool,
+    /// Instead of all that, the tests that need hardware virtualization, in the lab.
+    #[arg(long, conflicts_with = "quick")]
+    lab: bool,
     /// Cases of the conformance run.
     #[arg(long, default_value_t = CASES)]
     cases: u64,
@@ -26,6 +29,10 @@ pub struct Args {
 /// Everything that must pass.
 pub fn test(args: &Args) -> Result<()> {
     let mut steps = Steps::default();
+    if args.lab {
+        steps.step("tests in the lab", |_| lab::test());
+        return steps.finish();
+    }
     // Without these nothing else means anything.
     if !steps.step("install what is missing", |_| prerequisites::install()) {
         return steps.finish();

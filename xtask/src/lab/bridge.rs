@@ -98,6 +98,7 @@ fn first_line(port: &mut impl Read) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::OwnedFd;
 
     #[test]
     fn the_first_line_is_read_and_nothing_behind_it() {
@@ -117,6 +118,31 @@ mod tests {
         ] {
             assert!(first_line(&mut &*wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn both_sides_hear_each_other_to_the_end() {
+        let (mut host, port) = UnixStream::pair().unwrap();
+        let port = Port(File::from(OwnedFd::from(port)));
+        host.write_all(b"CONNECT 7\n").unwrap();
+        let (mut agent, pumps) = port.bridge().unwrap();
+        let mut answer = [0; 5];
+        host.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"OK 7\n");
+        host.write_all(b"question").unwrap();
+        host.shutdown(Shutdown::Write).unwrap();
+        let mut heard = String::new();
+        agent.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "question");
+        let data = vec![5; PIECE * 3];
+        let reader = thread::spawn(move || {
+            let mut told = vec![0; PIECE * 3];
+            host.read_exact(&mut told).map(|()| told)
+        });
+        agent.write_all(&data).unwrap();
+        drop(agent);
+        pumps.finish();
+        assert!(reader.join().unwrap().unwrap() == data);
     }
 
     #[test]

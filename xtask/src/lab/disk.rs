@@ -13,8 +13,11 @@ const KEPT: usize = 4;
 
 /// The disk of these contents, with at least `free` bytes of room: the one that is there, or a new one.
 pub fn of(kind: &str, contents: &Contents, free: u64) -> Result<PathBuf> {
-    let directory = target_dir().join("lab");
-    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    of_in(&target_dir().join("lab"), kind, contents, free)
+}
+
+fn of_in(directory: &Path, kind: &str, contents: &Contents, free: u64) -> Result<PathBuf> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let key = contents.key()?;
     let digits: String = key[..8].iter().map(|b| format!("{b:02x}")).collect();
     let path = directory.join(format!("{kind}-{digits}.ext4"));
@@ -28,11 +31,11 @@ pub fn of(kind: &str, contents: &Contents, free: u64) -> Result<PathBuf> {
         return Ok(path);
     }
     // Whoever is killed leaves nothing under the disk's name.
-    let draft = tempfile::NamedTempFile::new_in(&directory)?;
-    write(contents, &key, free, &directory, draft.as_file())
+    let draft = tempfile::NamedTempFile::new_in(directory)?;
+    write(contents, &key, free, directory, draft.as_file())
         .with_context(|| format!("cannot make {}", path.display()))?;
     draft.persist(&path)?;
-    sweep(&directory, kind);
+    sweep(directory, kind);
     Ok(path)
 }
 
@@ -68,5 +71,31 @@ fn sweep(directory: &Path, kind: &str) {
     for (_, old) in disks.iter().rev().skip(KEPT) {
         // Another one may have been faster.
         let _ = fs::remove_file(old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_made_once_and_old_ones_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let make = |text: &str| {
+            let mut contents = Contents::default();
+            contents.add("usr/lib", Entry::Directory);
+            contents.add("lib", Entry::Link("usr/lib".into()));
+            contents.add("lib/file", Entry::Bytes(text.into()));
+            of_in(directory.path(), "x", &contents, 16 << 20).unwrap()
+        };
+        let first = make("one");
+        let made = fs::metadata(&first).unwrap();
+        assert!(made.len() > 16 << 20, "{} bytes", made.len());
+        assert_eq!(make("one"), first);
+        for n in 0..KEPT {
+            assert_ne!(make(&n.to_string()), first);
+        }
+        let left = fs::read_dir(directory.path()).unwrap().count();
+        assert!(!first.exists() && left == KEPT, "{left} disks");
     }
 }

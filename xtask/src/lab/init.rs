@@ -88,7 +88,7 @@ fn serve(ports: usize) -> ! {
     // One after the other: that is how the host uses them.
     for port in 1..=ports {
         if let Err(error) = converse(&agent, port) {
-            eprintln!("port {port}: {error:#}");
+            eprintln!("cannot answer on port {port}: {error:#}");
         }
     }
     loop {

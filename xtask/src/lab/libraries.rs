@@ -53,7 +53,7 @@ mod tests {
             "/lib64/ld-linux-x86-64.so.2".into(),
         ];
         assert_eq!(parse(text).unwrap(), expected);
-        assert_eq!(parse("\tstatically linked\n").unwrap(), [PathBuf::new(); 0]);
+        assert!(parse("\tstatically linked\n").unwrap().is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::root;
 use crate::bench::tail;
 use crate::command::shown;
-use crate::prerequisites::QEMU;
+use crate::prerequisites::{QEMU, SETPRIV};
 use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -30,6 +30,22 @@ pub struct Spec {
     pub disks: Vec<PathBuf>,
     /// Conversations with it.
     pub ports: usize,
+}
+
+impl Spec {
+    /// The usual one, with nothing but a kernel.
+    pub fn of(kernel: PathBuf) -> Self {
+        Self {
+            cpus: 2,
+            memory: "4G".into(),
+            icount: false,
+            kernel,
+            root: PathBuf::new(),
+            images: None,
+            disks: vec![],
+            ports: 0,
+        }
+    }
 }
 
 /// A machine that runs. It is killed when this is dropped, and when this process ends.
@@ -114,7 +130,7 @@ fn console(directory: &Path) -> PathBuf {
 
 fn command(spec: &Spec, directory: &Path) -> Command {
     // The kernel ends it when this process is gone, however that went.
-    let mut c = Command::new("setpriv");
+    let mut c = Command::new(SETPRIV.0);
     c.args(["--pdeathsig", "KILL", "--", QEMU.0]);
     let threads = if spec.icount { "single" } else { "multi" };
     c.args(["-M", "q35", "-accel", &format!("tcg,thread={threads}")]);
@@ -129,6 +145,8 @@ fn command(spec: &Spec, directory: &Path) -> Command {
     c.arg("-serial").arg(option("file:", &console(directory), ""));
     c.arg("-kernel").arg(&spec.kernel);
     c.args(["-append", &command_line(spec)]);
+    // Before other virtio devices: the first one's ports are those of number 0.
+    c.args(["-device", "virtio-serial-pci"]);
     c.args(["-device", "nvme,id=nvme,serial=lab"]);
     for (n, disk) in std::iter::once(&spec.root).chain(&spec.images).enumerate() {
         // The files stay as they are; what is written is forgotten.
@@ -146,7 +164,6 @@ fn command(spec: &Spec, directory: &Path) -> Command {
         c.arg("-drive").arg(option("file=", disk, &facts));
         c.args(["-device", &format!("virtio-blk-pci,drive=disk{n}")]);
     }
-    c.args(["-device", "virtio-serial-pci"]);
     for port in 1..=spec.ports {
         let end = format!(",server=on,wait=off,id=port{port}");
         c.arg("-chardev")
@@ -178,14 +195,10 @@ mod tests {
 
     fn spec() -> Spec {
         Spec {
-            cpus: 2,
-            memory: "4G".into(),
-            icount: false,
-            kernel: "/k".into(),
             root: "/r".into(),
-            images: None,
             disks: vec!["/a,b.raw".into(), "/c.qcow2".into()],
             ports: 3,
+            ..Spec::of("/k".into())
         }
     }
 

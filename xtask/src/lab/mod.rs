@@ -12,24 +12,20 @@ mod libraries;
 mod machine;
 mod names;
 mod root;
+mod session;
+mod suites;
+
+pub use suites::test;
 
 use crate::command::{cargo, run};
-use crate::prerequisites::{QEMU, need};
-use anyhow::{Context, Result, anyhow, bail};
-use donjon_agent_client::protocol::{Exec, Terminal};
-use donjon_agent_client::{Client, CopyOptions, Local, terminal_size};
-use machine::{Machine, Spec};
+use crate::prerequisites::{QEMU, SETPRIV, need};
+use anyhow::{Result, bail};
+use machine::Spec;
 use names::{Copied, Peer};
+use root::Profile;
+use session::Lab;
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
-
-/// How long the machine may take to answer first: ten times what a busy host of two cores needs.
-const BOOT: Duration = Duration::from_secs(120);
-/// How often its socket is looked for.
-const PAUSE: Duration = Duration::from_millis(20);
-/// Variables of this process that the program gets, too.
-const PASSED: [&str; 3] = ["RUST_BACKTRACE", "RUST_LOG", "TERM"];
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -60,6 +56,9 @@ pub struct Args {
     /// Take the programs as they were built before.
     #[arg(long)]
     no_build: bool,
+    /// Programs of cargo's dev profile, which are built sooner and run slower.
+    #[arg(long)]
+    dev: bool,
     /// End it after so many seconds.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -80,40 +79,42 @@ pub fn lab(args: &Args) -> Result<u8> {
         // QEMU 7.2 hangs when the second one is started.
         bail!("--icount is for one CPU: leave --cpus out");
     }
-    need(QEMU)?;
+    let profile = if args.dev { Profile::Dev } else { Profile::Release };
+    need_programs()?;
     if !args.no_build {
-        build()?;
+        build(profile)?;
     }
     let kernel = root::kernel()?;
+    let image = args.image.as_deref().map(root::image).transpose()?;
     let extra = root::Extra {
+        profile,
         peers: &args.peer,
-        programs: &[],
+        image: image.as_ref(),
+        ..root::Extra::default()
     };
     let spec = Spec {
         cpus: args.cpus,
         memory: args.memory.clone(),
         icount: args.icount,
         root: root::disk(&kernel, &extra)?,
-        kernel: kernel.kernel,
-        images: args.image.as_deref().map(root::images_disk).transpose()?,
+        images: image.as_ref().map(root::images_disk).transpose()?,
         disks: args.disk.clone(),
         ports: args.put.len() + 1 + args.get.len() + usize::from(!args.disk.is_empty()),
+        ..Spec::of(kernel.kernel)
     };
-    let machine = Machine::start(&spec, args.timeout.map(Duration::from_secs))?;
-    let done = converse(args, &machine);
-    if machine.timed_out() {
-        bail!("the lab was ended after {} s", args.timeout.unwrap_or_default());
-    }
-    // If it is there no more, or never was, that says why.
-    done.map_err(|error| match machine.last_words() {
-        words if machine.is_alive() || words.is_empty() => error,
-        words => anyhow!("{error:#}\nThe lab's kernel has said:\n{words}"),
-    })
+    let mut lab = Lab::start(&spec, args.timeout.map(Duration::from_secs))?;
+    converse(args, &mut lab).map_err(|e| lab.explain(e))
 }
 
-/// Builds the programs that the lab has.
-fn build() -> Result<()> {
-    let mut words = vec!["build", "--release", "--quiet"];
+/// Installs what a lab runs on.
+fn need_programs() -> Result<()> {
+    need(QEMU)?;
+    need(SETPRIV)
+}
+
+/// Builds our programs.
+fn build(profile: Profile) -> Result<()> {
+    let mut words = vec!["build", "--quiet", "--profile", profile.name()];
     words.extend(
         root::PROGRAMS
             .iter()
@@ -123,66 +124,16 @@ fn build() -> Result<()> {
 }
 
 /// Copies, runs and copies back.
-fn converse(args: &Args, machine: &Machine) -> Result<u8> {
-    let mut ports = 1..;
-    let mut next = || connect(machine, ports.next().unwrap_or_default());
-    for Copied { host, lab } in &args.put {
-        next()?
-            .copy_in(host, lab, CopyOptions::default())
-            .with_context(|| format!("cannot copy {} to {lab} in the lab", host.display()))?;
+fn converse(args: &Args, lab: &mut Lab) -> Result<u8> {
+    for put in &args.put {
+        lab.put(put)?;
     }
-    let exec = Exec {
-        argv: args.command.clone(),
-        env: environment(),
-        cwd: None,
-        user: None,
-        terminal: args.tty.then(terminal).transpose()?,
-        stdin: args.interactive,
-    };
-    let session = next()?.exec(&exec)?;
-    let exit = session.attach(Local::stdio(args.interactive)?, args.tty)?;
-    for Copied { host, lab } in &args.get {
-        next()?
-            .copy_out(lab, host, CopyOptions::default())
-            .with_context(|| format!("cannot copy {lab} of the lab to {}", host.display()))?;
+    let exit = lab.attach(&args.command, args.interactive, args.tty)?;
+    for get in &args.get {
+        lab.get(get)?;
     }
     if !args.disk.is_empty() {
-        let sync = Exec {
-            argv: vec!["sync".into()],
-            terminal: None,
-            stdin: false,
-            ..exec
-        };
-        next()?.exec(&sync)?.output(0)?;
+        lab.run(&["sync".into()])?;
     }
     Ok(exit.code())
-}
-
-/// The agent at a port, as soon as there is a socket.
-fn connect(machine: &Machine, port: usize) -> Result<Client> {
-    let until = Instant::now() + BOOT;
-    let socket = machine.socket(port);
-    while !socket.exists() {
-        if !machine.is_alive() || Instant::now() > until {
-            bail!("QEMU has not started");
-        }
-        thread::sleep(PAUSE);
-    }
-    Ok(Client::new(socket).with_patience(BOOT))
-}
-
-fn environment() -> Vec<(String, String)> {
-    let own = PASSED
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-    own.chain([("XDG_RUNTIME_DIR".to_owned(), "/run/user/0".to_owned())])
-        .collect()
-}
-
-fn terminal() -> Result<Terminal> {
-    let size = terminal_size(std::io::stdin()).context("-t needs a terminal as standard input")?;
-    Ok(Terminal {
-        size,
-        term: std::env::var("TERM").unwrap_or_else(|_| "linux".into()),
-    })
 }

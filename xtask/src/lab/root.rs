@@ -7,40 +7,33 @@ use crate::bench::newc;
 use crate::command::target_dir;
 use anyhow::{Context, Result, bail};
 use donjon_agent_binary::AGENT;
+use donjon_host::cache::Cache;
 use donjon_host::images::{self, KernelWithModules};
 use donjon_host::progress::Console;
-use donjon_host::store::Store;
+use donjon_host::store::{Kind, Store, Stored};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Modules of the lab's kernel, in the order in which others do not depend on it. The engine's come last.
-pub const MODULES: &[&str] = &[
-    "virtio_pci",
-    "virtio_console",
-    "virtio_blk",
-    "tun",
-    "bridge",
-    "unix",
-    "loop",
-    "overlay",
-    "fuse",
-    "kvm-amd",
-];
+/// Modules that the lab's kernel loads at its start, each of which takes time. NVMe and ext4 are built in.
+const MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtio_blk", "tun", "kvm-amd"];
 /// Where the modules are.
 pub const MODULE_DIRECTORY: &str = "lib/modules";
 /// The program that is process 1: this one.
 pub const INIT: &str = "/usr/sbin/lab";
 /// The agent, through which programs are started.
 pub const AGENT_PATH: &str = "/usr/sbin/donjon-agent";
+/// The cache of `donjon` for root.
+const CACHE: &str = "root/.cache/donjon";
 /// Where `donjon` keeps images for root.
 pub const IMAGES: &str = "/root/.local/share/donjon/images";
 /// Our programs: their packages, by which the lab knows them, and the names that cargo gives them.
 pub const PROGRAMS: [(&str, &str); 2] = [("donjon", "donjon"), ("donjon-conformance", "conformance")];
-/// Room for what is done in the lab. The disk is sparse.
+/// Room for what is done in the lab, and beside an image. Disks are sparse.
 const FREE: u64 = 16 << 30;
+const IMAGES_FREE: u64 = 1 << 30;
 
 const DIRECTORIES: [&str; 13] = [
     "dev",
@@ -76,12 +69,40 @@ const FILES: [(&str, &str); 5] = [
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 ];
 
+/// How our programs are built.
+#[derive(Clone, Copy, Default)]
+pub enum Profile {
+    #[default]
+    Release,
+    Dev,
+}
+
+impl Profile {
+    /// Its name for cargo.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dev => "dev",
+        }
+    }
+
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dev => "debug",
+        }
+    }
+}
+
 /// What the root disk has beside the system.
 #[derive(Default)]
 pub struct Extra<'a> {
+    pub profile: Profile,
     pub peers: &'a [Peer],
     /// Other programs: their paths in the lab and on the host.
     pub programs: &'a [(String, PathBuf)],
+    /// What [`images_disk`] has.
+    pub image: Option<&'a Stored>,
 }
 
 /// The kernel of the lab.
@@ -115,12 +136,20 @@ pub fn disk(kernel: &KernelWithModules, extra: &Extra<'_>) -> Result<PathBuf> {
     }
     let order = kernel.order.join("\n");
     contents.add(format!("{MODULE_DIRECTORY}/order"), Entry::Bytes(order.into()));
-    tiny(&mut contents)?;
+    let tiny = images::tiny(&Console::new())?;
+    add_cached(&mut contents, &tiny.kernel)?;
+    add_busybox(&mut contents, &tiny.initrd)?;
+    if extra
+        .image
+        .is_some_and(|i| matches!(i.image.kind, Kind::Container(_)))
+    {
+        add_cached(&mut contents, &images::container_kernel(&Console::new())?.kernel)?;
+    }
     contents.add(AGENT_PATH.trim_start_matches('/'), Entry::Bytes(AGENT.into()));
     let myself = std::env::current_exe().context("cannot find the running program")?;
     contents.add_program(INIT.trim_start_matches('/'), &myself)?;
     for (package, binary) in PROGRAMS {
-        let built = target_dir().join("release").join(binary);
+        let built = target_dir().join(extra.profile.directory()).join(binary);
         if !built.exists() {
             bail!("{} is not there; run this without --no-build", built.display());
         }
@@ -135,21 +164,23 @@ pub fn disk(kernel: &KernelWithModules, extra: &Extra<'_>) -> Result<PathBuf> {
     disk::of("root", &contents, FREE)
 }
 
-/// The image `tiny` where `donjon run` looks for it, and its busybox as the lab's.
-fn tiny(contents: &mut Contents) -> Result<()> {
-    let tiny = images::tiny(&Console::new())?;
-    let directory = tiny.kernel.parent().context("the image tiny has no directory")?;
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    for file in std::fs::read_dir(directory)? {
-        let file = file?;
-        let path = format!(
-            "root/.cache/donjon/images/{name}/{}",
-            file.file_name().to_string_lossy()
-        );
-        contents.add(path, Entry::Host(file.path()));
+/// What the user's cache has beside this file, where root's cache is in the lab.
+fn add_cached(contents: &mut Contents, kernel: &Path) -> Result<()> {
+    let cache = Cache::of_user()?;
+    let directory = kernel.parent().context("a cached kernel has no directory")?;
+    for file in
+        std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?
+    {
+        let path = file?.path();
+        let below = path.strip_prefix(cache.root())?;
+        contents.add(format!("{CACHE}/{}", below.display()), Entry::Host(path.clone()));
     }
-    let initrd =
-        std::fs::read(&tiny.initrd).with_context(|| format!("cannot read {}", tiny.initrd.display()))?;
+    Ok(())
+}
+
+/// The busybox of an initramfs, by all its names.
+fn add_busybox(contents: &mut Contents, initrd: &Path) -> Result<()> {
+    let initrd = std::fs::read(initrd).with_context(|| format!("cannot read {}", initrd.display()))?;
     let busybox = newc::find(&initrd, "bin/busybox")?;
     for applet in applets(busybox)? {
         contents.add(format!("usr/bin/{applet}"), Entry::Link("busybox".into()));
@@ -182,19 +213,28 @@ fn applets(busybox: &[u8]) -> Result<Vec<String>> {
     Ok(applets)
 }
 
-/// A disk for [`IMAGES`] with one image of the user's store.
-pub fn images_disk(name: &str) -> Result<PathBuf> {
+/// An image of the user's store, by its name; that of a Debian may be without its suite, as for `donjon run`.
+pub fn image(name: &str) -> Result<Stored> {
     let store = Store::of_user()?;
-    let image = store
-        .image(name)
-        .or_else(|e| store.image(&format!("{name}:bookworm")).map_err(|_| e))?;
-    let directory = image.disk.parent().context("the image has no directory")?;
+    let found = match name {
+        "debian" => store.image("debian:bookworm"),
+        name => store.image(name),
+    };
+    Ok(found?)
+}
+
+/// A disk for [`IMAGES`] with one image.
+pub fn images_disk(image: &Stored) -> Result<PathBuf> {
+    let directory = image.disk.parent().context("an image has no directory")?;
+    let names = Store::of_user()?.root().join("images/names.json");
     let mut contents = Contents::default();
-    contents.add("names.json", Entry::Host(store.root().join("images/names.json")));
-    for file in std::fs::read_dir(directory)? {
-        let file = file?;
-        let path = format!("{}/{}", image.image.id, file.file_name().to_string_lossy());
-        contents.add(path, Entry::Host(file.path()));
+    contents.add("names.json", Entry::Host(names));
+    for file in
+        std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?
+    {
+        let path = file?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        contents.add(format!("{}/{name}", image.image.id), Entry::Host(path.clone()));
     }
-    disk::of("images", &contents, 1 << 30)
+    disk::of("images", &contents, IMAGES_FREE)
 }
