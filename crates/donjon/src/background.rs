@@ -182,6 +182,7 @@ pub fn remove(names: &[String], force: bool) -> Result<u8, Failure> {
         domains.remove(name)?;
         println!("{name}");
     }
+    domains.sweep()?;
     Ok(exit::SUCCESS)
 }
 

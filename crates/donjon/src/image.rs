@@ -28,6 +28,7 @@ pub fn image(command: &ImageCommand) -> Result<u8, Failure> {
                 &Cache::of_user()?,
                 suite,
                 &full_name(name),
+                now(),
                 &Console::new(),
             )?;
             println!("{} sha256:{}", stored.name(), stored.image.id);
@@ -66,6 +67,7 @@ pub fn image(command: &ImageCommand) -> Result<u8, Failure> {
         ImageCommand::Ls { format } => list(&store, *format)?,
         ImageCommand::Rm { images } => {
             let domains = Domains::of(&store);
+            domains.sweep()?;
             for image in images {
                 let removed = store.remove(&known_as(&store, image), |id| domains.using(id))?;
                 println!("{}", removed.name());
@@ -99,17 +101,15 @@ pub fn find_or_make(store: &Store, name: &str) -> Result<Stored, Failure> {
         let hint = "see which there are: donjon image ls; to get one: donjon image build debian, or donjon image import FILE";
         return Err(Failure::with_hint(error, hint));
     };
-    // Others that want the same wait here, and then find it.
-    let _making = store.making(&full)?;
-    match store.image(&full) {
-        Err(StoreError::Unknown { .. }) => {}
-        other => return Ok(other?),
-    }
+    // Whenever it came.
+    let since = 0;
+    let cache = Cache::of_user()?;
     Ok(debian::build(
         store,
-        &Cache::of_user()?,
+        &cache,
         suite,
         &full,
+        since,
         &Console::new(),
     )?)
 }
@@ -223,6 +223,7 @@ pub fn age(seconds: u64) -> String {
 /// Removes images without a name that no domain needs.
 fn prune(store: &Store) -> Result<(), Failure> {
     let domains = Domains::of(store);
+    domains.sweep()?;
     for stored in store.images_there()? {
         if stored.names.is_empty() && domains.using(&stored.image.id).is_empty() {
             store.remove(&stored.image.id, |id| domains.using(id))?;

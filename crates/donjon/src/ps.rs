@@ -38,6 +38,7 @@ pub fn ps(all: bool, format: Format) -> Result<u8, Failure> {
     let mut rows = running(&directory, directory.running()?);
     if all && let Ok(store) = Store::of_user() {
         let domains = Domains::of(&store);
+        domains.sweep()?;
         for name in domains.names() {
             if rows.iter().any(|r| r.name == name) {
                 continue;

@@ -20,7 +20,7 @@ impl Host {
         let host = Self(Place::new());
         // The first to come makes it; the others wait.
         let store = Store::at(Self::data().join("donjon"));
-        let _making = store.making("for the tests").unwrap();
+        let _making = store.making("for the tests", || ()).unwrap();
         if store.image("debian:bookworm").is_err() {
             host.ask(&["image", "build", "debian:bookworm"]).exits(0);
         }
@@ -60,9 +60,14 @@ struct Domain<'a>(&'a Host, String);
 impl<'a> Domain<'a> {
     #[track_caller]
     fn run(host: &'a Host, name: &str, args: &[&str]) -> Self {
+        Self::of(host, "debian", name, args)
+    }
+
+    #[track_caller]
+    fn of(host: &'a Host, image: &str, name: &str, args: &[&str]) -> Self {
         // Several stores' worth of tests share one.
         let name = format!("{name}-{}", std::process::id());
-        let all = [&["run", "-d", "--name", &name], args, &["debian"]].concat();
+        let all = [&["run", "-d", "--name", &name], args, &[image]].concat();
         host.ask(&all).exits(0);
         let domain = Self(host, name);
         host.ask(&["exec", "--wait", "200", &domain.1, "--", "true"])
@@ -232,6 +237,16 @@ fn domains_of_one_image_share_its_disk() {
     assert_eq!(keys.len(), domains.len());
 }
 
+/// Waits until cloud-init has done its work, all of it.
+#[track_caller]
+fn cloud_init_is_done(host: &Host, domain: &Domain<'_>) {
+    let script =
+        "cloud-init status --wait >/dev/null; cloud-init status --long; systemctl --failed --no-legend";
+    let said = host.exec(&domain.1, script);
+    assert!(said.starts_with("status: done\n"), "{said}");
+    assert!(!said.contains("failed"), "{said}");
+}
+
 #[test]
 fn cloud_init_sets_a_system_up() {
     let host = Host::new();
@@ -239,9 +254,57 @@ fn cloud_init_sets_a_system_up() {
         "#cloud-config\nhostname: named\nwrite_files:\n- path: /etc/by-cloud-init\n  content: yes it is\n";
     std::fs::write(host.0.path("user-data"), data).unwrap();
     let domain = Domain::run(&host, "cloud", &["--cloud-init", "user-data"]);
-    let done = host.exec(
-        &domain.1,
-        "cloud-init status --wait >/dev/null; cat /etc/by-cloud-init; hostname",
-    );
+    cloud_init_is_done(&host, &domain);
+    let done = host.exec(&domain.1, "cat /etc/by-cloud-init; hostname");
     assert_eq!(done, "yes it isnamed\n");
+}
+
+/// The image `debian` as others give theirs away: in the only partition of a disk that is larger.
+fn stock_image(host: &Host) -> String {
+    let inspected = host.ask(&["image", "inspect", "debian"]).exits(0).stdout;
+    let image: Value = serde_json::from_str(&inspected).unwrap();
+    // An MBR, with a partition of type Linux from 1 MiB on; the rest up to there is empty.
+    let sectors = u32::try_from(image["size"].as_u64().unwrap() / 512).unwrap();
+    let mut head = vec![0; 1 << 20];
+    head[450] = 0x83;
+    head[454..458].copy_from_slice(&2048_u32.to_le_bytes());
+    head[458..462].copy_from_slice(&sectors.to_le_bytes());
+    head[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(host.0.path("head.raw"), head).unwrap();
+    // Several files become one disk.
+    let disk = image["disk"].as_str().unwrap();
+    host.0.host(
+        "qemu-img",
+        &["convert", "-O", "qcow2", "head.raw", disk, "stock.qcow2"],
+    );
+    host.0.host("qemu-img", &["resize", "-q", "stock.qcow2", "+1G"]);
+    let name = format!("stock-{}", std::process::id());
+    host.ask(&["image", "import", "stock.qcow2", "--name", &name])
+        .exits(0);
+    name
+}
+
+#[test]
+fn an_imported_system_is_set_up_by_cloud_init() {
+    let host = Host::new();
+    let image = stock_image(&host);
+    std::fs::write(host.0.path("key.pub"), "ssh-ed25519 AAAA ada@host\n").unwrap();
+    let domain = Domain::of(&host, &image, "imported", &["--ssh-key", "key.pub"]);
+    cloud_init_is_done(&host, &domain);
+    assert_eq!(
+        host.exec(
+            &domain.1,
+            "hostname; sudo -u ada sudo -n id -u; cat ~ada/.ssh/authorized_keys"
+        ),
+        format!("{}\n0\nssh-ed25519 AAAA ada@host\n", domain.1)
+    );
+    // All of the disk is its.
+    let sizes = host.exec(
+        &domain.1,
+        "lsblk -bno SIZE /dev/vda1; df -B1 --output=size / | tail -n 1",
+    );
+    let sizes: Vec<u64> = sizes.split_whitespace().map(|s| s.parse().unwrap()).collect();
+    assert!(sizes[0] > 17_000 << 20 && sizes[1] > 16_500 << 20, "{sizes:?}");
+    drop(domain);
+    host.ask(&["image", "rm", &image]).exits(0);
 }

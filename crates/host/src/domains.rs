@@ -1,16 +1,22 @@
 //! Domains that outlive their processes: what each is, its disk and its console's output, in a directory of its own.
 
 use crate::record::{Record, RecordError, create_directory, sync};
-use crate::store::{Process, Store, StoreError};
+use crate::store::{Process, Store, StoreError, StoreLock};
 use donjon_block::{Format, OpenError, manage};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const RECORD: &str = "domain.json";
 const DISK: &str = "disk.qcow2";
 const LOG: &str = "console.log";
+/// Directories whose names begin like this are no domains yet, or no more.
+const DRAFT: &str = ".draft-";
+const GONE: &str = ".gone-";
 
 /// What a domain boots.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -148,7 +154,7 @@ pub struct Domains {
     root: PathBuf,
 }
 
-/// One of them.
+/// One of them. As long as anyone has it, it is not taken for one that a killed process left.
 #[derive(Clone, Debug)]
 pub struct Domain {
     /// Its name.
@@ -156,6 +162,7 @@ pub struct Domain {
     /// What it is.
     pub record: DomainRecord,
     directory: PathBuf,
+    _held: Arc<File>,
 }
 
 impl Domain {
@@ -194,12 +201,13 @@ impl Domains {
     ) -> Result<Domain, DomainError> {
         create_directory(&self.root)?;
         // So that the image does not go meanwhile.
-        let _lock = self.store.lock()?;
+        let lock = self.store.lock()?;
+        self.sweep_with(&lock);
         let target = self.root.join(name);
         if target.join(RECORD).exists() {
             return Err(DomainError::Taken(name.into()));
         }
-        let draft = tempfile::Builder::new().prefix(".draft-").tempdir_in(&self.root);
+        let draft = tempfile::Builder::new().prefix(DRAFT).tempdir_in(&self.root);
         let draft = draft.map_err(RecordError::io("create a directory in", &self.root))?;
         if let Some(id) = &record.image_id {
             let image = self.store.image(id)?;
@@ -209,6 +217,7 @@ impl Domains {
             manage::overlay(&disk, &below, Some(Format::Qcow2), size, &how)?;
         }
         record.save(&draft.path().join(RECORD))?;
+        let held = hold(&draft.path().join(RECORD))?;
         fs::rename(draft.path(), &target).map_err(|e| match e.kind() {
             ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists => DomainError::Taken(name.into()),
             _ => RecordError::io("rename to", &target)(e).into(),
@@ -216,17 +225,24 @@ impl Domains {
         // It is there no more under this name.
         let _ = draft.keep();
         sync(&self.root)?;
-        self.get(name)
+        Ok(Domain {
+            name: name.into(),
+            record: record.clone(),
+            directory: target,
+            _held: Arc::new(held),
+        })
     }
 
     /// The one of that name.
     pub fn get(&self, name: &str) -> Result<Domain, DomainError> {
         let directory = self.root.join(name);
-        match DomainRecord::load(&directory.join(RECORD)) {
-            Ok(record) => Ok(Domain {
+        let path = directory.join(RECORD);
+        match hold(&path).and_then(|held| Ok((held, DomainRecord::load(&path)?))) {
+            Ok((held, record)) => Ok(Domain {
                 name: name.into(),
                 record,
                 directory,
+                _held: Arc::new(held),
             }),
             Err(RecordError::Absent(_)) => Err(DomainError::Unknown(name.into())),
             Err(e) => Err(e.into()),
@@ -235,9 +251,8 @@ impl Domains {
 
     /// Their names, in order.
     pub fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
-        let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
-        let mut names: Vec<_> = names.filter(|n| !n.starts_with('.')).collect();
+        let mut names = self.entries();
+        names.retain(|n| !n.starts_with('.'));
         names.sort();
         names
     }
@@ -264,10 +279,66 @@ impl Domains {
             return Err(DomainError::Unknown(name.into()));
         }
         // What is left of it if this is interrupted has no name any more.
-        let gone = self.root.join(format!(".gone-{}-{name}", std::process::id()));
+        let gone = self.root.join(format!("{GONE}{}-{name}", std::process::id()));
         fs::rename(&directory, &gone).map_err(RecordError::io("rename", &directory))?;
-        fs::remove_dir_all(&gone).map_err(RecordError::io("remove", &gone))?;
+        match fs::remove_dir_all(&gone) {
+            // Somebody swept it.
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => Ok(removed.map_err(RecordError::io("remove", &gone))?),
+        }
+    }
+
+    fn entries(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+        names.collect()
+    }
+
+    /// Removes what killed processes left: domains that were to go with their process, and what was half made or half
+    /// removed.
+    pub fn sweep(&self) -> Result<(), DomainError> {
+        if self.root.exists() {
+            self.sweep_with(&self.store.lock()?);
+        }
         Ok(())
+    }
+
+    /// With the store's lock nobody makes a domain meanwhile. What cannot be removed now is tried again next time.
+    fn sweep_with(&self, _lock: &StoreLock) {
+        for name in self.entries() {
+            if name.starts_with(DRAFT) || name.starts_with(GONE) {
+                let _ = fs::remove_dir_all(self.root.join(name));
+                continue;
+            }
+            let path = self.root.join(&name).join(RECORD);
+            if !DomainRecord::load(&path).is_ok_and(|r| r.remove) {
+                continue;
+            }
+            let Ok(file) = File::open(&path) else { continue };
+            // Nobody gets it until it is gone.
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let _ = self.remove(&name);
+            }
+        }
+    }
+}
+
+/// Opens a domain's record, with a lock that goes with the file or the process: who has it uses the domain.
+fn hold(record: &Path) -> Result<File, RecordError> {
+    let file = File::open(record).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => RecordError::Absent(record.into()),
+        _ => RecordError::io("open", record)(e),
+    })?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockShared))
+        .map_err(|e| RecordError::io("lock", record)(e.into()))?;
+    // It may have been swept between the two.
+    let links = file
+        .metadata()
+        .map_err(RecordError::io("examine", record))?
+        .nlink();
+    match links {
+        0 => Err(RecordError::Absent(record.into())),
+        _ => Ok(file),
     }
 }
 
@@ -343,5 +414,66 @@ mod tests {
             domains.remove("web").is_err() && domains.remove("../x").is_err() && domains.remove("").is_err()
         );
         assert_eq!(domains.names(), ["db"]);
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let domains = Domains::of(&Store::at(directory.path()));
+        let passing = DomainRecord {
+            remove: true,
+            ..record(None)
+        };
+        let made = domains.create("job", &passing, None).unwrap();
+        drop(domains.create("web", &record(None), None).unwrap());
+        let names = || {
+            domains.sweep().unwrap();
+            domains.names()
+        };
+        // From the beginning, and for each process that has it.
+        assert_eq!(names(), ["job", "web"]);
+        let found = domains.get("job").unwrap();
+        drop(made);
+        assert_eq!(names(), ["job", "web"]);
+        drop(found);
+        assert_eq!(names(), ["web"]);
+        assert!(matches!(domains.get("job"), Err(DomainError::Unknown(_))));
+        // Its name is free for the next one.
+        for _ in 0..2 {
+            drop(domains.create("job", &passing, None).unwrap());
+        }
+        for half in [".draft-x", ".gone-1-x"] {
+            fs::create_dir(domains.root.join(half)).unwrap();
+        }
+        assert_eq!(names(), ["web"]);
+        assert_eq!(domains.entries(), ["web"]);
+    }
+
+    #[test]
+    fn many_sweep_while_one_is_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let domains = Domains::of(&Store::at(directory.path()));
+        let passing = DomainRecord {
+            remove: true,
+            ..record(None)
+        };
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        domains.sweep().unwrap();
+                    }
+                });
+            }
+            for _ in 0..50 {
+                let made = domains.create("job", &passing, None).unwrap();
+                let found = domains.get("job").unwrap();
+                drop(made);
+                let again = domains.get("job").unwrap();
+                drop((found, again));
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 }

@@ -188,18 +188,19 @@ impl Store {
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
         create_directory(&self.root)?;
         Ok(StoreLock {
-            _file: lock_file(&self.root.join("lock"))?,
+            _file: lock_file(&self.root.join("lock"), || ())?,
         })
     }
 
-    /// Keeps others from making the image of this name; whoever gets it looks whether it is there by now.
-    pub fn making(&self, name: &str) -> Result<StoreLock, StoreError> {
+    /// Keeps others from making the image of this name; whoever gets it looks whether it is there by now. `waiting` is
+    /// called if another process makes it.
+    pub fn making(&self, name: &str, waiting: impl FnOnce()) -> Result<StoreLock, StoreError> {
         let directory = self.images();
         create_directory(&directory)?;
         let digest = <sha2::Sha256 as sha2::Digest>::digest(name.as_bytes());
         let file = format!(".making-{}", &crate::record::hex(&digest)[..16]);
         Ok(StoreLock {
-            _file: lock_file(&directory.join(file))?,
+            _file: lock_file(&directory.join(file), waiting)?,
         })
     }
 
@@ -254,7 +255,7 @@ impl Store {
         sweep(&directory);
         let made = tempfile::Builder::new().prefix(DRAFT).tempdir_in(&directory);
         let directory = made.map_err(RecordError::io("create a directory in", &directory))?;
-        let lock = lock_file(&directory.path().join("lock"))?;
+        let lock = lock_file(&directory.path().join("lock"), || ())?;
         Ok(Draft {
             store: self.clone(),
             directory,
@@ -385,7 +386,7 @@ fn is_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn lock_file(path: &Path) -> Result<File, RecordError> {
+fn lock_file(path: &Path, waiting: impl FnOnce()) -> Result<File, RecordError> {
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -393,6 +394,10 @@ fn lock_file(path: &Path) -> Result<File, RecordError> {
         .write(true)
         .open(path);
     let file = file.map_err(RecordError::io("open", path))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(file);
+    }
+    waiting();
     rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
         .map_err(|e| RecordError::io("lock", path)(e.into()))?;
     Ok(file)

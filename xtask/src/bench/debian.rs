@@ -2,6 +2,7 @@
 //! kernel and initramfs.
 
 use super::guest::{COMMAND_LINE, Guest};
+use crate::prerequisites::find;
 use anyhow::{Context, Result};
 use donjon_agent_protocol::boot::{Root, Start};
 use donjon_block::{Format, Options, manage, open};
@@ -16,12 +17,15 @@ use std::process::Command;
 
 /// What the console says when somebody is logged in.
 pub const FIRST_LINE: &str = "automatic login";
+/// What gives QEMU a vsock device where the host's kernel has none, and the crate that it is in.
+pub const VSOCK: &str = "vhost-device-vsock";
 
 /// The system and where its disks are.
 pub struct Debian {
     pub guest: Guest,
     image: Stored,
     disk: PathBuf,
+    vsock: Option<PathBuf>,
 }
 
 impl Debian {
@@ -30,10 +34,16 @@ impl Debian {
         std::fs::create_dir_all(directory)?;
         let store = Store::of_user()?;
         let name = "debian:bookworm";
-        let image = match store.image(name) {
-            Ok(image) => image,
-            Err(_) => debian::build(&store, &Cache::of_user()?, "bookworm", name, &Console::new())?,
-        };
+        // Whenever it came.
+        let since = 0;
+        let image = debian::build(
+            &store,
+            &Cache::of_user()?,
+            "bookworm",
+            name,
+            since,
+            &Console::new(),
+        )?;
         let options = Options {
             format: Some(Format::Qcow2),
             read_only: true,
@@ -79,7 +89,13 @@ impl Debian {
             },
             image,
             disk: directory.join("disk.qcow2"),
+            vsock: find(VSOCK).map(|_| directory.join("vsock")),
         })
+    }
+
+    /// The socket of the vsock device, on the way to the agent. There is none if QEMU cannot have one.
+    pub fn vsock(&self) -> Option<&Path> {
+        self.vsock.as_deref()
     }
 
     /// A disk that nothing was written to.
@@ -102,6 +118,9 @@ impl Debian {
             "--net",
             "user",
         ]);
+        if let Some(vsock) = &self.vsock {
+            c.arg("--vsock").arg(vsock);
+        }
         Ok(c)
     }
 
@@ -127,6 +146,28 @@ impl Debian {
             "-device",
             "virtio-net-pci,netdev=net,romfile=",
         ]);
-        Ok(c)
+        Ok(match &self.vsock {
+            Some(vsock) => self.with_vsock(&c, vsock),
+            None => c,
+        })
+    }
+
+    /// A QEMU with a vsock device that has a socket like ours: its daemon is started before it, and ends with it.
+    fn with_vsock(&self, qemu: &Command, vsock: &Path) -> Command {
+        let device = vsock.with_extension("device");
+        let script = "rm -f \"$1\" \"$2\"; setpriv --pdeathsig KILL \"$0\" --guest-cid 3 --socket \"$1\" --uds-path \"$2\" \
+                      >/dev/null 2>&1 & device=$1; shift 2; until [ -S \"$device\" ]; do sleep 0.01; done; exec \"$@\"";
+        let mut c = Command::new("sh");
+        c.args(["-c", script, VSOCK]).arg(&device).arg(vsock);
+        c.arg(qemu.get_program()).args(qemu.get_args());
+        let memory = self.guest.memory;
+        c.args([
+            "-object",
+            &format!("memory-backend-memfd,id=ram,size={memory}M,share=on"),
+        ]);
+        c.args(["-numa", "node,memdev=ram"]);
+        c.args(["-chardev", &format!("socket,id=vsock,path={}", device.display())]);
+        c.args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+        c
     }
 }

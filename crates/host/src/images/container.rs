@@ -65,7 +65,12 @@ pub fn pull(
     let image = donjon_oci::pull(&reference, &blobs, how, &mut |event| teller.hear(event))?;
     let id = crate::record::hex(image.digest.bytes());
     // Others that make a disk of the same image wait here, and then find it.
-    let _making = store.making(&id)?;
+    let waiting = || {
+        progress.step(&format!(
+            "waiting for another donjon that makes a disk of {reference}"
+        ))
+    };
+    let _making = store.making(&id, waiting)?;
     if store.image(&format!("sha256:{id}")).is_ok() {
         store.name(&full, &id)?;
         return Ok(store.image(&full)?);

@@ -40,6 +40,8 @@ const PACKAGES: &[&str] = &[
 
 /// Files that are put over those of the packages: path, permissions, content.
 const FILES: &[(&str, u32, &str)] = &[
+    // The one locale that the C library has without generating it. Without a choice cloud-init tries en_US, and fails.
+    ("etc/default/locale", 0o644, "LANG=C.UTF-8\n"),
     ("etc/fstab", 0o644, "LABEL=debian / ext4 errors=remount-ro 0 0\n"),
     ("etc/hostname", 0o644, "debian\n"),
     (
@@ -182,14 +184,24 @@ fn advice(said: &str) -> &'static str {
     }
 }
 
-/// Makes the image of a suite and calls it `name`.
+/// Makes the image of a suite and calls it `name`, unless one of that name is there that came at `since` (seconds since
+/// 1970) or later. Who wants the same meanwhile waits.
 pub fn build(
     store: &Store,
     cache: &Cache,
     suite: &str,
     name: &str,
+    since: u64,
     progress: &dyn Progress,
 ) -> Result<Stored, DebianError> {
+    let _making = store.making(name, || {
+        progress.step(&format!("waiting for another donjon that makes {name}"));
+    })?;
+    match store.image(name) {
+        Ok(stored) if stored.image.created >= since => return Ok(stored),
+        Ok(_) | Err(StoreError::Unknown { .. }) => {}
+        Err(e) => return Err(e.into()),
+    }
     let draft = store.begin()?;
     let packages = draft.scratch("packages.tar");
     let date = install(cache, suite, &packages, progress)?;
@@ -462,5 +474,53 @@ mod tests {
                 .unwrap();
             assert!(error.to_string().contains("debian:bookworm"), "{bad}: {error}");
         }
+    }
+
+    /// Tells a test when somebody waits.
+    struct Steps(std::sync::Mutex<std::sync::mpsc::Sender<String>>);
+
+    impl Progress for Steps {
+        fn step(&self, what: &str) {
+            self.0.lock().unwrap().send(what.into()).unwrap();
+        }
+        fn percent(&self, _: f32) {}
+        fn finish(&self) {}
+    }
+
+    #[test]
+    fn who_wants_what_another_makes_waits_and_has_it_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::at(directory.path().join("store"));
+        let cache = Cache::at(directory.path().join("cache"));
+        // Whoever tries to make this one fails.
+        let build = |since, progress: &dyn Progress| build(&store, &cache, "-", "debian:x", since, progress);
+        let asked = now();
+        let making = store.making("debian:x", || panic!("nobody makes it")).unwrap();
+        let (say, hear) = std::sync::mpsc::channel();
+        let steps = Steps(std::sync::Mutex::new(say));
+        let stored = std::thread::scope(|s| {
+            let waiting = s.spawn(|| build(asked, &steps));
+            assert!(hear.recv().unwrap().contains("debian:x"));
+            let draft = store.begin().unwrap();
+            std::fs::write(draft.disk(), "disk").unwrap();
+            let image = ImageRecord {
+                id: "a".repeat(64),
+                kind: Kind::System,
+                source: String::new(),
+                system: None,
+                size: 4,
+                cloud_init: false,
+                created: now(),
+            };
+            draft.keep(image, "debian:x").unwrap();
+            drop(making);
+            waiting.join().unwrap().unwrap()
+        });
+        assert_eq!(stored.image.id, "a".repeat(64));
+        // An older one is made anew if that is wanted, and else taken as it is.
+        let later = stored.image.created + 1;
+        let silent = crate::progress::Silent;
+        assert!(matches!(build(later, &silent), Err(DebianError::Suite(_))));
+        assert_eq!(build(0, &silent).unwrap().image, stored.image);
     }
 }

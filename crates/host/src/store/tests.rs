@@ -90,7 +90,7 @@ fn many_make_one_image_at_once() {
     std::thread::scope(|s| {
         for _ in 0..8 {
             s.spawn(|| {
-                let _making = store.making("one").unwrap();
+                let _making = store.making("one", || ()).unwrap();
                 if store.image("one").is_err() {
                     made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     add(&store, 'a', "one");
