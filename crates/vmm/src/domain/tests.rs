@@ -1,5 +1,5 @@
 use super::*;
-use donjon_engine::{Attention, CpuIo, Exit, PartitionConfig, ProbeReport, Vcpu};
+use donjon_engine::{Attention, CpuIo, Exit, Partition, PartitionConfig, ProbeReport, Vcpu};
 use donjon_machine::boot::{Image, Role, sample};
 use donjon_x86::cpuid::CpuModel;
 use std::io::Write;
@@ -14,6 +14,32 @@ type Script = dyn Fn(usize, usize, &dyn CpuIo) -> Exit + Send + Sync;
 struct Scripted {
     script: Arc<Script>,
     boots: AtomicUsize,
+}
+
+impl Scripted {
+    fn new(script: impl Fn(usize, usize, &dyn CpuIo) -> Exit + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            script: Arc::new(script),
+            boots: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// An engine that will have no domain.
+struct Refusing;
+
+impl Engine for Refusing {
+    fn name(&self) -> &'static str {
+        "refusing"
+    }
+
+    fn probe(&self) -> ProbeReport {
+        unreachable!("nobody chooses this engine")
+    }
+
+    fn create(&self, _: PartitionConfig) -> Result<Box<dyn Partition>, EngineError> {
+        Err(EngineError::InvalidState("not this one".into()))
+    }
 }
 
 impl Engine for Scripted {
@@ -124,6 +150,12 @@ fn domain(
     no_reboot: bool,
     script: impl Fn(usize, usize, &dyn CpuIo) -> Exit + Send + Sync + 'static,
 ) -> (Report, String) {
+    let engine = Scripted::new(script);
+    domain_on(engine, no_reboot, Arc::default())
+}
+
+/// The same on an engine, and reached through a handle.
+fn domain_on(engine: Arc<dyn Engine>, no_reboot: bool, handle: Arc<Handle>) -> (Report, String) {
     let kernel = Image::from_bytes(Role::Kernel, "kernel", sample::pvh_elf(b"\xf4")).unwrap();
     let spec = DomainSpec {
         machine: MachineSpec {
@@ -141,17 +173,14 @@ fn domain(
         boot_again: None,
         devices: Devices::new(),
         console: None,
-    };
-    let engine = Scripted {
-        script: Arc::new(script),
-        boots: AtomicUsize::new(0),
+        handle,
     };
     let output = Collected::default();
     let console = ConsoleConfig {
         input: None,
         output: Box::new(output.clone()),
     };
-    let report = run(&spec, &engine, console, &Arc::new(Meter::new(2))).unwrap();
+    let report = run(&spec, engine, console, &Arc::new(Meter::new(2))).unwrap();
     let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
     (report, text)
 }
@@ -261,4 +290,48 @@ fn a_panic_on_a_vcpus_thread_is_reported() {
         panic!("{:?}", report.outcome)
     };
     assert_eq!(failure.to_string(), "vCPU 1: internal error: out of luck");
+}
+
+#[test]
+fn a_domain_goes_on_with_another_engine_or_with_the_one_it_has() {
+    let handle = Arc::new(Handle::default());
+    assert_eq!(handle.move_to(Arc::new(Refusing)), Err(MoveError::NotRunning));
+    let mover = std::thread::spawn({
+        let handle = handle.clone();
+        move || {
+            let refused = loop {
+                match handle.move_to(Arc::new(Refusing)) {
+                    Err(MoveError::NotRunning) => std::thread::yield_now(),
+                    other => break other,
+                }
+            };
+            let second = Scripted::new(|vcpu, _, io| match vcpu {
+                0 => {
+                    print(io, "second");
+                    power_off(io)
+                }
+                _ => FOREVER,
+            });
+            (refused, handle.move_to(second))
+        }
+    });
+    let first = Scripted::new(|vcpu, _, _| match vcpu {
+        0 => Exit::Kicked,
+        _ => FOREVER,
+    });
+    let (report, text) = domain_on(first.clone(), true, handle.clone());
+    let (refused, moved) = mover.join().unwrap();
+    assert!(
+        matches!(report.outcome, Outcome::PoweredOff),
+        "{:?}",
+        report.outcome
+    );
+    assert_eq!(text, "second");
+    let MoveError::Engine(why) = refused.unwrap_err() else {
+        panic!("it runs");
+    };
+    assert!(why.contains("not this one"), "{why}");
+    assert!(moved.is_ok(), "{moved:?}");
+    assert_eq!(first.boots.load(SeqCst), 2, "it took the domain back once");
+    assert_eq!(handle.move_to(first), Err(MoveError::NotRunning));
 }
