@@ -1,10 +1,11 @@
 //! The engines that can be checked.
 
 use donjon_engine::Engine;
+use donjon_engine_kvm::KvmEngine;
 use donjon_engine_soft::{Settings, SoftEngine, Translation};
 
 /// Their names. What follows a comma is the engine's setting.
-pub const NAMES: [&str; 3] = ["soft", "soft,interpreter", "soft,translator"];
+pub const NAMES: [&str; 4] = ["soft", "soft,interpreter", "soft,translator", "kvm"];
 
 /// The engine of that name.
 pub fn named(name: &str) -> Option<Box<dyn Engine>> {
@@ -12,6 +13,7 @@ pub fn named(name: &str) -> Option<Box<dyn Engine>> {
         "soft" => Translation::Hot,
         "soft,interpreter" => Translation::Never,
         "soft,translator" => Translation::Always,
+        "kvm" => return Some(Box::new(KvmEngine)),
         _ => return None,
     };
     Some(Box::new(soft(translation)))

@@ -45,6 +45,18 @@ impl From<EngineError> for SetupError {
     }
 }
 
+/// A CPU model and a clock as far as `engine` can give them on this host.
+pub fn on_this_host(engine: &dyn Engine, model: &str) -> Result<(Arc<CpuModel>, Arc<Clock>), SetupError> {
+    let named = CpuModel::named(model).ok_or_else(|| SetupError(format!("no CPU model {model}")))?;
+    let limits = engine.limits()?;
+    let model = match &limits.features {
+        Some(features) => named.within(features).map_err(|e| SetupError(e.to_string()))?,
+        None => named,
+    };
+    let clock = Clock::new(limits.tsc_hz.unwrap_or(Clock::DEFAULT_HZ));
+    Ok((Arc::new(model), Arc::new(clock)))
+}
+
 /// One vCPU that runs cases.
 pub struct EngineRunner {
     vcpu: Box<dyn Vcpu>,
@@ -60,14 +72,14 @@ pub struct EngineRunner {
 impl EngineRunner {
     /// A domain of `engine` with guest model `model`.
     pub fn new(engine: &dyn Engine, model: &str) -> Result<Self, SetupError> {
-        let model = CpuModel::named(model).ok_or_else(|| SetupError(format!("no CPU model {model}")))?;
+        let (model, clock) = on_this_host(engine, model)?;
         let ram = Arc::new(Ram::new(tables::RAM_SIZE).map_err(|e| SetupError(e.to_string()))?);
         tables::write(&ram);
         let attention = Arc::new(Attention::default());
         let partition = engine.create(PartitionConfig {
             ram: ram.clone(),
-            model: Arc::new(model),
-            clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
+            model,
+            clock,
             io: Arc::new(Detached),
             apics: None,
             vcpus: vec![VcpuConfig {

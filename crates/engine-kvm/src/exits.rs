@@ -47,14 +47,14 @@ pub fn mmio_write(shared: &Shared, address: u64, data: &[u8]) {
 pub fn internal(kind: u32, data: &[u64]) -> EngineError {
     failed(match kind {
         EMULATION => {
-            // After the flags and the length come the bytes, in newer kernels.
-            let bytes: Vec<u8> = data.iter().skip(1).flat_map(|w| w.to_le_bytes()).collect();
-            let code: Vec<String> = bytes
-                .iter()
-                .skip(1)
-                .take(15)
-                .map(|b| format!("{b:02x}"))
-                .collect();
+            // Flags, of which bit 0 says that a length and so many bytes follow, in newer kernels.
+            let bytes: Vec<u8> = match data {
+                [flags, rest @ ..] if flags & 1 != 0 => rest.iter().flat_map(|w| w.to_le_bytes()).collect(),
+                _ => vec![],
+            };
+            let length = bytes.first().map_or(0, |n| *n as usize).min(15);
+            let code = bytes.iter().skip(1).take(length);
+            let code: Vec<String> = code.map(|b| format!("{b:02x}")).collect();
             format!(
                 "the kernel cannot emulate an instruction of the guest{}; run this guest with `--engine soft`",
                 if code.is_empty() {
@@ -106,9 +106,9 @@ mod tests {
 
     #[test]
     fn errors_say_what_and_what_to_do() {
-        let text = internal(EMULATION, &[1, 0x0f_c0_03]).to_string();
+        let text = internal(EMULATION, &[1, 0xae_0f_02]).to_string();
         assert!(
-            text.contains("emulate") && text.contains("--engine soft"),
+            text.contains("guest (0f ae)") && text.contains("--engine soft"),
             "{text}"
         );
         assert!(internal(3, &[0x1f]).to_string().contains("internal error 3"));

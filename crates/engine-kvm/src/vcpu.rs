@@ -1,6 +1,6 @@
 //! One vCPU: runs the guest and does for it what the kernel leaves to us.
 
-use crate::error::failed;
+use crate::error::{failed, refused};
 use crate::partition::Shared;
 use crate::raw::{self, Listening, RawExit};
 use crate::{exits, filter};
@@ -100,50 +100,61 @@ impl KvmVcpu {
 
     /// Interrupts of a local APIC that is here. `Some` if there is nothing to run.
     fn offer_interrupts(&mut self, bits: u32) -> Result<Option<Exit>, EngineError> {
-        let kick = bits & Attention::KICK != 0;
-        if matches!(self.activity, Activity::WaitForSipi | Activity::Shutdown) {
-            if bits & STARTS != 0 {
-                self.start_up()?;
-            }
-            if kick {
-                self.attention.take(Attention::KICK);
-                return Ok(Some(Exit::Kicked));
-            }
-            let wake = match self.activity {
-                Activity::WaitForSipi => STARTS,
-                Activity::Shutdown => Attention::INIT,
-                _ => return Ok(None),
-            };
-            return Ok(Some(Exit::Halt { wake }));
+        let idle = self.activity != Activity::Active;
+        if idle && bits & Attention::KICK != 0 {
+            self.attention.take(Attention::KICK);
+            return Ok(Some(Exit::Kicked));
+        }
+        if idle && bits & STARTS != 0 {
+            self.start_up()?;
+        }
+        match self.activity {
+            Activity::WaitForSipi => return Ok(Some(Exit::Halt { wake: STARTS })),
+            Activity::Shutdown => return Ok(Some(Exit::Shutdown)),
+            Activity::Active | Activity::Halted => {}
         }
         if self.attention.take(Attention::NMI) != 0 {
-            self.fd.fd().nmi().map_err(crate::error::refused("KVM_NMI"))?;
-            self.activity = Activity::Active;
-        }
-        self.attention.take(Attention::INTERRUPT);
-        if self.apic.pending() && self.fd.ready_for_interrupt() {
-            if let Some(vector) = self.apic.acknowledge() {
-                self.inject(vector)?;
+            // The kernel keeps one that is blocked.
+            self.fd.fd().nmi().map_err(refused("KVM_NMI"))?;
+            if !self.nmi_blocked()? {
                 self.activity = Activity::Active;
             }
         }
-        self.fd.request_window(self.apic.pending());
-        if self.activity == Activity::Halted && bits & STARTS == 0 {
-            if kick {
-                self.attention.take(Attention::KICK);
-                return Ok(Some(Exit::Kicked));
-            }
-            let wake = STARTS | Attention::NMI | Attention::INTERRUPT;
+        self.attention.take(Attention::INTERRUPT);
+        let mut more = self.apic.pending();
+        if more && self.fd.ready_for_interrupt() {
+            // It may have nothing after all.
+            more = match self.apic.acknowledge() {
+                Some(vector) => {
+                    self.inject(vector)?;
+                    self.activity = Activity::Active;
+                    self.apic.pending()
+                }
+                None => false,
+            };
+        }
+        self.fd.request_window(more);
+        if self.activity == Activity::Halted {
+            let nmi = if self.nmi_blocked()? { 0 } else { Attention::NMI };
+            let interrupt = if self.fd.interrupt_flag() {
+                Attention::INTERRUPT
+            } else {
+                0
+            };
+            let wake = STARTS | nmi | interrupt;
             return Ok(Some(Exit::Halt { wake }));
         }
         *self.fd.cr8() = self.apic.cr8().into();
         Ok(None)
     }
 
+    fn nmi_blocked(&self) -> Result<bool, EngineError> {
+        let events = self.fd.fd().get_vcpu_events();
+        Ok(events.map_err(refused("KVM_GET_VCPU_EVENTS"))?.nmi.masked != 0)
+    }
+
     fn inject(&mut self, vector: u8) -> Result<(), EngineError> {
-        self.fd
-            .interrupt(vector)
-            .map_err(crate::error::refused("KVM_INTERRUPT"))
+        self.fd.interrupt(vector).map_err(refused("KVM_INTERRUPT"))
     }
 
     /// INIT and start-up messages that came while the local APIC was, or is, here.
@@ -182,7 +193,7 @@ impl KvmVcpu {
         let here = self.shared.apics.is_none();
         let shared = &self.shared;
         let apic = &self.apic;
-        let exit = self.fd.run().map_err(crate::error::refused("KVM_RUN"))?;
+        let exit = self.fd.run().map_err(refused("KVM_RUN"))?;
         let mut done = Done::Again;
         *counter(&mut self.exits, &exit) += 1;
         match exit {

@@ -15,8 +15,11 @@ const REGISTERS: [(u32, u32, usize); 9] = [
     (0x8000_0007, 0, 3),
 ];
 
-/// Names of those that a CPU model may have, in the Intel SDM's words: leaf, subleaf, register, bit.
-const NAMES: [((u32, u32, usize, u32), &str); 46] = [
+/// Leaf, subleaf, register and bit.
+type Bit = (u32, u32, usize, u32);
+
+/// Names of those that a CPU model may have, in the Intel SDM's words.
+const NAMES: [(Bit, &str); 46] = [
     ((1, 0, 2, 0), "SSE3"),
     ((1, 0, 2, 1), "PCLMULQDQ"),
     ((1, 0, 2, 9), "SSSE3"),
@@ -134,7 +137,7 @@ impl Features {
 
     /// Their names, of those that have one.
     pub fn names(&self) -> Vec<&'static str> {
-        let has = |&(leaf, subleaf, register, bit): &(u32, u32, usize, u32)| {
+        let has = |&(leaf, subleaf, register, bit): &Bit| {
             !self
                 .and(&Self::default().with(leaf, subleaf, register, bit))
                 .is_empty()

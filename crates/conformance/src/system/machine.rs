@@ -3,15 +3,12 @@
 use super::kernel;
 use super::map::*;
 use crate::generate::Background;
-use crate::guest::{SetupError, Watchdog};
+use crate::guest::{SetupError, Watchdog, on_this_host};
 use crate::layout::*;
 use crate::program::{Layout, Program};
-use donjon_engine::{
-    Attention, Clock, Detached, Engine, Exit, Gp, LocalApic, PartitionConfig, Vcpu, VcpuConfig,
-};
+use donjon_engine::{Attention, Detached, Engine, Exit, Gp, LocalApic, PartitionConfig, Vcpu, VcpuConfig};
 use donjon_memory::Ram;
 use donjon_x86::CpuState;
-use donjon_x86::cpuid::CpuModel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::{Duration, Instant};
@@ -123,7 +120,7 @@ pub struct Machine {
 impl Machine {
     /// A machine of an engine.
     pub fn new(engine: &dyn Engine, model: &str) -> Result<Self, SetupError> {
-        let model = CpuModel::named(model).ok_or_else(|| SetupError(format!("no CPU model {model}")))?;
+        let (model, clock) = on_this_host(engine, model)?;
         let ram = Arc::new(Ram::new(RAM_SIZE).map_err(|e| SetupError(e.to_string()))?);
         let attention = Arc::new(Attention::default());
         let line = Arc::new(Line {
@@ -132,8 +129,8 @@ impl Machine {
         });
         let partition = engine.create(PartitionConfig {
             ram: ram.clone(),
-            model: Arc::new(model),
-            clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
+            model,
+            clock,
             io: Arc::new(Detached),
             apics: None,
             vcpus: vec![VcpuConfig {

@@ -65,6 +65,11 @@ impl Vcpu {
         self.page().ready_for_interrupt_injection != 0
     }
 
+    /// RFLAGS.IF when the guest last stopped.
+    pub fn interrupt_flag(&mut self) -> bool {
+        self.page().if_flag != 0
+    }
+
     /// Asks for an exit as soon as it can.
     pub fn request_window(&mut self, wanted: bool) {
         self.page().request_interrupt_window = wanted.into();

@@ -5,6 +5,7 @@ use crate::layout::*;
 use donjon_engine::{
     Attention, Clock, CpuIo, Engine, Exit, Gp, LocalApic, Partition, PartitionConfig, Vcpu, VcpuConfig,
 };
+use donjon_engine_kvm::KvmEngine;
 use donjon_engine_soft::SoftEngine;
 use donjon_memory::Ram;
 use donjon_x86::cpuid::CpuModel;
@@ -159,6 +160,15 @@ pub struct Code {
 
 pub type Assembled = Result<(), IcedError>;
 
+/// The engine that `DONJON_TEST_ENGINE` names: what is expected of one is expected of the other.
+fn engine() -> Box<dyn Engine> {
+    match std::env::var("DONJON_TEST_ENGINE").as_deref() {
+        Ok("kvm") => Box::new(KvmEngine),
+        Ok("soft") | Err(_) => Box::new(SoftEngine::default()),
+        Ok(other) => panic!("DONJON_TEST_ENGINE is {other:?}, not kvm or soft"),
+    }
+}
+
 pub struct Machine {
     pub ram: Arc<Ram>,
     pub ports: Arc<Ports>,
@@ -201,15 +211,22 @@ impl Machine {
             apic: a.clone(),
             attention: t.clone(),
         });
+        let engine = engine();
+        let limits = engine.limits().unwrap();
+        let model = CpuModel::named(model).unwrap();
+        let model = match &limits.features {
+            Some(features) => model.within(features).unwrap(),
+            None => model,
+        };
         let config = PartitionConfig {
             ram: ram.clone(),
-            model: Arc::new(CpuModel::named(model).unwrap()),
-            clock: Arc::new(Clock::new(Clock::DEFAULT_HZ)),
+            model: Arc::new(model),
+            clock: Arc::new(Clock::new(limits.tsc_hz.unwrap_or(Clock::DEFAULT_HZ))),
             io: ports.clone(),
             apics: None,
             vcpus: vcpus.collect(),
         };
-        let partition: Box<dyn Partition> = SoftEngine::default().create(config).unwrap();
+        let partition: Box<dyn Partition> = engine.create(config).unwrap();
         let vcpus = (0..count).map(|n| partition.take_vcpu(n).unwrap()).collect();
         let state = CpuState::reset();
         Self {
