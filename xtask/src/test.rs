@@ -108,6 +108,7 @@ pub fn test(args: &Args) -> Result<()> {
             conformance(&["--lockstep"])?;
             conformance(&["--lockstep", "--chains", "--engine", "soft"])
         });
+        steps.step("tests in the lab", |_| lab::test());
         steps.step("fuzz", |_| fuzz::all(args.fuzz_seconds));
     }
     steps.finish()

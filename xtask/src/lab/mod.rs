@@ -11,6 +11,7 @@ pub mod init;
 mod libraries;
 mod machine;
 mod names;
+mod processor;
 mod root;
 mod session;
 mod suites;
