@@ -120,6 +120,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let spec = MachineSpec {
         cpus: 1,
         memory: options.memory,
+        backing: Default::default(),
         tsc_hz: donjon_engine::Clock::DEFAULT_HZ,
         model: Arc::new(model),
     };

@@ -235,6 +235,14 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "SIZE", value_parser = size::memory)]
     pub memory: Option<Size>,
 
+    /// Take the memory from pages of 2 MiB that this host has set aside (sysctl vm.nr_hugepages), all at once.
+    #[arg(long)]
+    pub huge_pages: bool,
+
+    /// Take all of the memory at the start, instead of each page when the guest first touches it.
+    #[arg(long)]
+    pub preallocate: bool,
+
     /// Bytes of the disk that an image's domain gets, as for --memory [default: as the image has].
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub disk_size: Option<Size>,

@@ -46,6 +46,8 @@ pub fn of(args: &RunArgs) -> Result<DomainRecord, Failure> {
         memory: args
             .memory
             .unwrap_or(if is_system { SYSTEM_MEMORY } else { MEMORY }),
+        huge_pages: args.huge_pages,
+        preallocate: args.preallocate,
         cpu_model: args.cpu_model.clone(),
         engine: args.engine.name().into(),
         translation_arena: args.translation_arena,

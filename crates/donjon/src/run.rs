@@ -19,6 +19,7 @@ use donjon_host::seed;
 use donjon_host::store::Store;
 use donjon_machine::MachineSpec;
 use donjon_machine::boot::{BootError, BootSource};
+use donjon_memory::Backing;
 use donjon_net::{Connection, NetSpec};
 use donjon_vmm::devices::{DiskSpec, Share, VsockSpec};
 use donjon_vmm::{ConsoleConfig, DomainSpec, Handle, Meter, Outcome, Report, StartError, VcpuStats};
@@ -47,7 +48,7 @@ struct Plan<'a> {
 pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     cli::check(args);
     let record = record::of(args)?;
-    check_memory(record.memory)?;
+    check_memory(record.memory, record.preallocate)?;
     // A domain with a disk of its own outlives its process.
     if record.image_id.is_some() || args.detach {
         let domain = create(args, &record)?;
@@ -232,6 +233,10 @@ fn machine(record: &DomainRecord, limits: &Limits) -> anyhow::Result<MachineSpec
     Ok(MachineSpec {
         cpus: record.cpus,
         memory: record.memory,
+        backing: Backing {
+            huge_pages: record.huge_pages,
+            preallocate: record.preallocate,
+        },
         model: Arc::new(model),
         tsc_hz: limits.tsc_hz.unwrap_or(Clock::DEFAULT_HZ),
     })
@@ -412,19 +417,20 @@ impl ExitReports {
     }
 }
 
-fn check_memory(wanted: u64) -> Result<(), Failure> {
-    match host_memory::total() {
-        Some(total) if wanted > total => {
-            let error = anyhow!(
-                "--memory {}M is more than this host's {}M",
-                wanted >> 20,
-                total >> 20
-            );
-            Err(Failure::with_hint(
-                error,
-                format!("give the domain less: --memory {}M", (total / 2) >> 20),
-            ))
-        }
+fn check_memory(wanted: u64, at_once: bool) -> Result<(), Failure> {
+    let (total, available) = (host_memory::total(), host_memory::available());
+    let refuse = |what: String, less: u64| {
+        let error = anyhow!("--memory {}M is more than {what}", wanted >> 20);
+        let hint = format!("give the domain less: --memory {}M", (less / 2) >> 20);
+        Err(Failure::with_hint(error, hint))
+    };
+    match (total, available) {
+        (Some(total), _) if wanted > total => refuse(format!("this host's {}M", total >> 20), total),
+        // The host would end programs, this one perhaps, rather than refuse it.
+        (_, Some(available)) if at_once && wanted > available => refuse(
+            format!("the {}M that this host can give at once", available >> 20),
+            available,
+        ),
         _ => Ok(()),
     }
 }

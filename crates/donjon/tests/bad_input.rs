@@ -107,6 +107,9 @@ fn impossible_machines() {
     run(&["--memory", "900T"])
         .exits(1)
         .says(&["more than this host's", "hint: give the domain less: --memory"]);
+    run(&["--memory", "17M", "--huge-pages", "--no-net"])
+        .exits(1)
+        .says(&["2 MiB pages", "--huge-pages"]);
     run(&["--cpu-model", "pentium"])
         .exits(2)
         .says(&["x86-64-v2", "x86-64-v3"]);

@@ -54,6 +54,12 @@ pub struct DomainRecord {
     pub cpus: u32,
     /// Bytes of RAM.
     pub memory: u64,
+    /// Whether it is made of the host's huge pages.
+    #[serde(default)]
+    pub huge_pages: bool,
+    /// Whether the host gives all of it at the start.
+    #[serde(default)]
+    pub preallocate: bool,
     /// The CPU model's name.
     pub cpu_model: String,
     /// The engine's name.
@@ -355,6 +361,8 @@ mod tests {
             append: None,
             cpus: 1,
             memory: 1 << 29,
+            huge_pages: false,
+            preallocate: false,
             cpu_model: "x".into(),
             engine: "auto".into(),
             translation_arena: 1 << 26,

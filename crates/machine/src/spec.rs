@@ -2,7 +2,7 @@
 
 use crate::MachineError;
 use crate::layout::{self, FILES, MAX_MEMORY};
-use donjon_memory::{MemoryFile, Ram};
+use donjon_memory::{Backing, MemoryFile, Ram};
 use donjon_x86::cpuid::CpuModel;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// Bytes of RAM, whole pages, [`MIN_MEMORY`] to [`MAX_MEMORY`].
     pub memory: u64,
+    /// Where the host takes it from.
+    pub backing: Backing,
     /// The CPU the guest sees.
     pub model: Arc<CpuModel>,
     /// Ticks a second of its time-stamp counter.
@@ -40,7 +42,7 @@ impl MachineSpec {
     pub fn ram(&self, files: &[MemoryFile]) -> Result<Arc<Ram>, MachineError> {
         self.validate()?;
         let placed = layout::place_files(files).ok_or(SpecError::Files)?;
-        Ok(Arc::new(Ram::with_files(self.memory, &placed)?))
+        Ok(Arc::new(Ram::backed(self.memory, &placed, self.backing)?))
     }
 }
 

@@ -84,6 +84,7 @@ fn board(devices: Vec<Device>) -> Board {
         cpus: 1,
         memory: 64 << 20,
         model: Arc::new(CpuModel::named("x86-64-v3").unwrap()),
+        backing: Default::default(),
         tsc_hz: donjon_engine::Clock::DEFAULT_HZ,
     };
     let outside = Outside {
@@ -223,6 +224,7 @@ fn a_bad_device_stops_the_machine_from_being_built() {
         cpus: 1,
         memory: 64 << 20,
         model: Arc::new(CpuModel::named("x86-64-v3").unwrap()),
+        backing: Default::default(),
         tsc_hz: donjon_engine::Clock::DEFAULT_HZ,
     };
     let outside = Outside {

@@ -24,5 +24,5 @@ pub use access::Word;
 pub use code::{CHUNK_SIZE, CodeMap, Stored};
 pub use guest::{GuestRam, Region, guest_ram};
 pub use map::MemoryFile;
-pub use ram::{HOLE_END, HOLE_START, MemoryError, PAGE_SIZE, Ram, RamRange, RangeKind};
+pub use ram::{Backing, HOLE_END, HOLE_START, MemoryError, PAGE_SIZE, Ram, RamRange, RangeKind};
 pub use scatter::{Part, Scatter};

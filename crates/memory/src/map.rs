@@ -36,12 +36,16 @@ pub(crate) struct Piece<'a> {
     pub offset: usize,
     pub len: usize,
     pub read_only: bool,
+    /// Bytes of the host's pages behind it.
+    pub page: usize,
 }
 
 /// A mapping that is owned.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// What was taken of the address space: `base` is aligned in it.
+    taken: (NonNull<u8>, usize),
 }
 
 // SAFETY: the value owns the mapping until drop and does nothing with it meanwhile.
@@ -54,24 +58,28 @@ impl Mapping {
     pub fn new(len: usize, first: Piece<'_>, others: &[Piece<'_>]) -> io::Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        let room = len + first.page - PAGE_SIZE;
+        let empty = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address the kernel chooses; nothing else refers to it.
-        let base = unsafe { mmap(std::ptr::null_mut(), len, access, flags, first.fd, 0) }?;
+        let taken = unsafe { mmap_anonymous(std::ptr::null_mut(), room, access, empty) }?;
+        let taken = NonNull::new(taken.cast::<u8>()).expect("mmap never returns null on success");
+        let aligned = taken
+            .as_ptr()
+            .wrapping_add(taken.as_ptr().align_offset(first.page));
         let map = Self {
-            base: NonNull::new(base.cast()).expect("mmap never returns null on success"),
+            base: NonNull::new(aligned).expect("inside what was taken"),
             len,
+            taken: (taken, room),
         };
-        if first.len < len {
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-            // SAFETY: replaces the rest of the mapping just made, which nothing refers to yet.
-            unsafe { mmap_anonymous(map.at(first.len), len - first.len, access, flags) }?;
-        }
-        for piece in others {
-            assert!(first.len <= piece.offset && piece.offset + piece.len + PAGE_SIZE <= len);
+        for piece in std::iter::once(&first).chain(others) {
+            let behind = piece.offset == 0 || first.len <= piece.offset;
+            assert!(behind && piece.offset + piece.len <= len);
             let access = match piece.read_only {
                 true => ProtFlags::READ,
                 false => access,
             };
-            // SAFETY: as above; the assertion keeps it inside.
+            // SAFETY: replaces a part of the mapping just made, which nothing refers to yet; the assertion keeps it
+            // inside.
             unsafe {
                 mmap(
                     map.at(piece.offset),
@@ -104,7 +112,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        let (start, len) = self.taken;
         // SAFETY: the mapping made in `new`, which nothing refers to once its owner is gone.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        let _ = unsafe { munmap(start.as_ptr().cast(), len) };
     }
 }

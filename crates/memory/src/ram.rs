@@ -36,6 +36,21 @@ pub enum MemoryError {
         /// What the host said.
         cause: std::io::Error,
     },
+    /// Not whole huge pages.
+    #[error("guest memory of {0} bytes is not a whole number of 2 MiB pages, which --huge-pages needs")]
+    HugeSize(u64),
+    /// The host has too few huge pages.
+    #[error(
+        "the host has not set aside {} huge pages for {size} bytes of guest memory: {cause}; have it do so: `sudo \
+         sysctl vm.nr_hugepages=$(($(cat /proc/sys/vm/nr_hugepages) + {}))`, or leave --huge-pages out",
+        size >> 21, size >> 21
+    )]
+    HugePages {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host said.
+        cause: std::io::Error,
+    },
     /// A file that cannot be guest memory.
     #[error("the host cannot map {len} bytes of a file as guest memory: {cause}")]
     File {
@@ -62,6 +77,19 @@ pub enum MemoryError {
         /// Bytes.
         len: usize,
     },
+}
+
+/// Bytes of a huge page.
+const HUGE_PAGE: u64 = 2 << 20;
+
+/// Where the host takes RAM from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Backing {
+    /// Pages of 2 MiB that the host has set aside (Linux, admin-guide/mm/hugetlbpage): fewer misses of the TLB. All
+    /// are taken at once.
+    pub huge_pages: bool,
+    /// All pages at once, instead of each when it is first touched: nothing can be missing later.
+    pub preallocate: bool,
 }
 
 /// What is behind a range.
@@ -95,6 +123,8 @@ pub struct Ram {
     map: Mapping,
     /// Bytes of RAM.
     len: usize,
+    /// Bytes of a page of the host behind it.
+    page: usize,
     /// Where what can be written ends …
     writable: usize,
     /// … and where everything does.
@@ -114,6 +144,11 @@ impl Ram {
 
     /// As [`Ram::new`], with files at guest-physical addresses outside of it.
     pub fn with_files(size: u64, files: &[(u64, MemoryFile)]) -> Result<Self, MemoryError> {
+        Self::backed(size, files, Backing::default())
+    }
+
+    /// As [`Ram::with_files`], from where `backing` says.
+    pub fn backed(size: u64, files: &[(u64, MemoryFile)], backing: Backing) -> Result<Self, MemoryError> {
         let len = usize::try_from(size).map_err(|_| MemoryError::Size(size))?;
         if len == 0 || !len.is_multiple_of(PAGE_SIZE) || size > MOST {
             return Err(MemoryError::Size(size));
@@ -122,10 +157,34 @@ impl Ram {
             size,
             cause: cause.into(),
         };
-        let fd = memfd_create("guest-ram", MemfdFlags::CLOEXEC).map_err(host)?;
-        // One page more than the guest can reach: an access that starts inside RAM and runs over its end
-        // stays inside the mapping, so one comparison bounds every access.
-        ftruncate(&fd, size + PAGE_SIZE as u64).map_err(host)?;
+        let huge = |cause: rustix::io::Errno| MemoryError::HugePages {
+            size,
+            cause: cause.into(),
+        };
+        if backing.huge_pages && !size.is_multiple_of(HUGE_PAGE) {
+            return Err(MemoryError::HugeSize(size));
+        }
+        let flags = match backing.huge_pages {
+            true => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+            false => MemfdFlags::empty(),
+        };
+        let refused = |cause| {
+            if backing.huge_pages {
+                huge(cause)
+            } else {
+                host(cause)
+            }
+        };
+        let fd = memfd_create("guest-ram", MemfdFlags::CLOEXEC | flags).map_err(refused)?;
+        ftruncate(&fd, size).map_err(refused)?;
+        if backing.preallocate || backing.huge_pages {
+            fallocate(&fd, FallocateFlags::empty(), 0, size).map_err(refused)?;
+        }
+        let page = if backing.huge_pages {
+            HUGE_PAGE as usize
+        } else {
+            PAGE_SIZE
+        };
         let low = size.min(HOLE_START);
         let ram = |address, len, offset| RamRange {
             kind: RangeKind::Ram,
@@ -144,14 +203,18 @@ impl Ram {
         };
         let writable = end(&[RangeKind::Ram, RangeKind::File]);
         let end = writable.max(end(&[RangeKind::ReadOnlyFile]));
-        let map =
-            map(&fd, len, &files, end).map_err(|cause| match files.iter().map(|f| f.range.len).sum() {
+        // One page more than the guest can reach: an access that starts inside RAM and runs over its end stays
+        // inside the mapping, so one comparison bounds every access.
+        let map = map(&fd, len, page, &files, end).map_err(|cause| {
+            match files.iter().map(|f| f.range.len).sum() {
                 0 => MemoryError::Host { size, cause },
                 len => MemoryError::File { len, cause },
-            })?;
+            }
+        })?;
         Ok(Self {
             map,
             len,
+            page,
             writable,
             end,
             fd,
@@ -199,10 +262,11 @@ impl Ram {
         if let Some(view) = self.code.view() {
             return Ok(view.address());
         }
-        let map = map(&self.fd, self.len, &self.files, self.end).map_err(|cause| MemoryError::Host {
-            size: self.len as u64,
-            cause,
-        })?;
+        let map =
+            map(&self.fd, self.len, self.page, &self.files, self.end).map_err(|cause| MemoryError::Host {
+                size: self.len as u64,
+                cause,
+            })?;
         let view = View::new(map);
         Ok(self.code.follow(view).address())
     }
@@ -481,6 +545,43 @@ mod file_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes that the host has given.
+    fn given(ram: &Ram) -> u64 {
+        rustix::fs::fstat(ram.fd()).unwrap().st_blocks as u64 * 512
+    }
+
+    #[test]
+    fn the_host_gives_all_at_once_if_asked_to() {
+        assert_eq!(given(&Ram::new(4 << 20).unwrap()), 0);
+        let backing = Backing {
+            preallocate: true,
+            ..Backing::default()
+        };
+        assert_eq!(given(&Ram::backed(4 << 20, &[], backing).unwrap()), 4 << 20);
+    }
+
+    #[test]
+    fn huge_pages_are_there_or_missed_at_the_start() {
+        let backing = Backing {
+            huge_pages: true,
+            ..Backing::default()
+        };
+        let odd = Ram::backed((4 << 20) + 4096, &[], backing).err().unwrap();
+        assert!(matches!(odd, MemoryError::HugeSize(_)), "{odd}");
+        match Ram::backed(4 << 20, &[], backing) {
+            Ok(ram) => {
+                assert!(ram.host_address().is_multiple_of(HUGE_PAGE as usize));
+                ram.store::<u64>((4 << 20) - 4, 0x0102_0304_0506_0708);
+                assert_eq!(ram.load::<u32>((4 << 20) - 4), 0x0506_0708);
+                assert_eq!(given(&ram), 4 << 20);
+            }
+            Err(e) => assert!(
+                e.to_string().contains("2 huge pages") && e.to_string().contains("nr_hugepages"),
+                "{e}"
+            ),
+        }
+    }
 
     #[test]
     fn the_hole_is_not_ram() {

@@ -53,10 +53,6 @@ impl LocalApic {
             return;
         }
         r.lint[index] = level;
-        if level && index == 0 {
-            // Whatever the entry says: the processor may have another local APIC than this one.
-            self.attention.raise(donjon_engine::Attention::INTERRUPT);
-        }
         let which = [Lvt::Lint0, Lvt::Lint1][index];
         if level && self.hardware_enabled() {
             if let Some(entry) = r.active(which) {
@@ -67,6 +63,10 @@ impl LocalApic {
             self.attention.raise(donjon_engine::Attention::NMI);
         }
         self.publish(&r);
+        if level && index == 0 && !self.extint_line.load(SeqCst) {
+            // Whatever the entry says: the processor may have another local APIC than this one.
+            self.attention.raise(donjon_engine::Attention::INTERRUPT);
+        }
     }
 
     /// The 8259's vector, for a processor that has another local APIC than this one.

@@ -64,12 +64,19 @@ pub(super) fn place(
 }
 
 /// Maps `ram` bytes of a memfd, and files where they were placed, up to `end` and a page more.
-pub(super) fn map(fd: &OwnedFd, ram: usize, files: &[Mapped], end: usize) -> std::io::Result<Mapping> {
+pub(super) fn map(
+    fd: &OwnedFd,
+    ram: usize,
+    page: usize,
+    files: &[Mapped],
+    end: usize,
+) -> std::io::Result<Mapping> {
     let first = Piece {
         fd: fd.as_fd(),
         offset: 0,
-        len: ram + PAGE_SIZE,
+        len: ram,
         read_only: false,
+        page,
     };
     fn piece(f: &Mapped) -> Piece<'_> {
         Piece {
@@ -77,6 +84,7 @@ pub(super) fn map(fd: &OwnedFd, ram: usize, files: &[Mapped], end: usize) -> std
             offset: f.range.offset as usize,
             len: f.range.len as usize,
             read_only: f.range.kind == RangeKind::ReadOnlyFile,
+            page: PAGE_SIZE,
         }
     }
     let others: Vec<_> = files.iter().map(piece).collect();

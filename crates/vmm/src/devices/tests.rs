@@ -178,6 +178,7 @@ fn files_are_memory_in_the_order_of_their_slots_and_of_new_machines_only() {
     let spec = donjon_machine::MachineSpec {
         cpus: 1,
         memory: donjon_machine::MIN_MEMORY,
+        backing: Default::default(),
         tsc_hz: donjon_engine::Clock::DEFAULT_HZ,
         model: Arc::new(donjon_x86::cpuid::CpuModel::named("x86-64-v2").unwrap()),
     };

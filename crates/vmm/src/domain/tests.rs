@@ -162,6 +162,7 @@ fn domain_on(engine: Arc<dyn Engine>, no_reboot: bool, handle: Arc<Handle>) -> (
             cpus: 2,
             memory: 16 << 20,
             model: Arc::new(CpuModel::named("x86-64-v2").unwrap()),
+            backing: Default::default(),
             tsc_hz: donjon_engine::Clock::DEFAULT_HZ,
         },
         boot: BootSource {

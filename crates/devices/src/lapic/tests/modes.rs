@@ -63,7 +63,7 @@ fn x2apic_registers_fault_where_the_manual_says_so() {
     let (read, write) = (|at| a.read_msr(x2(at)), |at, v| a.write_msr(x2(at), v));
     assert_eq!(read(offset::ID), Ok(0));
     assert_eq!(read(offset::LDR), Ok(1));
-    assert_eq!(read(offset::VERSION), Ok(0x0106_0014));
+    assert_eq!(read(offset::VERSION), Ok(0x0105_0014));
     for at in [
         offset::APR,
         offset::RRD,
