@@ -222,13 +222,16 @@ fn execute(plan: Plan<'_>) -> Result<u8, Failure> {
 }
 
 /// The machine, as far as this host has it: a domain that runs on hardware has what that hardware has.
-fn machine(record: &DomainRecord, limits: &Limits) -> anyhow::Result<MachineSpec> {
+fn machine(record: &DomainRecord, limits: &Limits) -> Result<MachineSpec, Failure> {
     let model = CpuModel::named(&record.cpu_model);
     let mut model = model.with_context(|| format!("no CPU model is called {}", record.cpu_model))?;
     if let Some(features) = &limits.features {
-        model = model
-            .within(features)
-            .context("use --cpu-model x86-64-v2, or --engine soft")?;
+        model = model.within(features).map_err(|e| {
+            Failure::with_hint(
+                e,
+                "take a lesser one: --cpu-model x86-64-v2, or use --engine soft",
+            )
+        })?;
     }
     Ok(MachineSpec {
         cpus: record.cpus,
