@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod fuzz;
 mod lab;
+mod libraries;
 mod nextest;
 mod portable;
 mod prerequisites;

@@ -5,14 +5,14 @@ mod common;
 mod registry;
 
 use common::place::Place;
-use common::{Finished, finish};
+use common::{Finished, finish, free_port};
 use donjon_host::cache::Cache;
 use donjon_host::{images, progress};
 use registry::real::Registry;
 use registry::{GZIP, Made, Member, gzip, layer};
 use serde_json::json;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -115,14 +115,6 @@ fn busybox() -> Vec<u8> {
         }
         at = (content + size).next_multiple_of(4);
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 #[test]

@@ -3,11 +3,11 @@
 mod common;
 
 use common::place::Place;
-use common::{Finished, finish};
+use common::{Finished, finish, free_port};
 use donjon_host::store::Store;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -80,14 +80,6 @@ impl Drop for Domain<'_> {
     fn drop(&mut self) {
         self.0.ask(&["rm", "--force", &self.1]);
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 #[test]

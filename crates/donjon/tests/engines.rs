@@ -2,10 +2,11 @@
 
 mod common;
 
+use common::free_port;
 use common::guest::Guest;
 use common::place::Place;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -22,14 +23,6 @@ fn has_kvm(place: &Place) -> bool {
         println!("SKIPPED: this host has no KVM that runs kernels fast; cargo xtask test --lab has one");
     }
     found
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 // What the guest does all at once; it says BAD (which is typed in another way) when it notices anything: its clocks, a disk that it writes and

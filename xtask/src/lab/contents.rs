@@ -1,6 +1,6 @@
 //! What is on a disk of the lab, and what tells it from others.
 
-use super::libraries;
+use crate::libraries;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

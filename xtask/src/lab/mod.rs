@@ -8,7 +8,6 @@ mod bridge;
 mod contents;
 mod disk;
 pub mod init;
-mod libraries;
 mod machine;
 mod names;
 mod processor;

@@ -5,6 +5,7 @@ pub mod guest;
 pub mod place;
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,6 +20,12 @@ pub fn donjon(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_donjon"));
     command.args(args).env_remove("RUST_LOG");
     command
+}
+
+/// A TCP port of the host that nobody has.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("it has one").port()
 }
 
 /// A finished run.

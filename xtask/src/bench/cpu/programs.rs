@@ -5,6 +5,7 @@ use crate::bench::c::{gcc, output, sources};
 use crate::bench::newc;
 use crate::bench::rows::WORDS;
 use crate::command::{command, run};
+use crate::libraries;
 use crate::prerequisites::find;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -94,10 +95,11 @@ impl Programs {
         for name in ["cc1", "as"] {
             let path = output(&mut command("gcc", &[&format!("-print-prog-name={name}")]))?;
             let path = find(path.trim()).with_context(|| format!("gcc's {name} is nowhere"))?;
-            let libraries = output(command("ldd", &[]).arg(&path))?;
             fs::copy(&path, self.target(name)).with_context(|| format!("cannot copy {}", path.display()))?;
-            for (name, path) in libraries_in(&libraries) {
-                fs::copy(path, self.target(name)).with_context(|| format!("cannot copy {path}"))?;
+            for library in libraries::of(&path)? {
+                let name = name_of(&library)?;
+                fs::copy(&library, self.target(name))
+                    .with_context(|| format!("cannot copy {}", library.display()))?;
             }
         }
         if !self.names.contains(LINKER) {
@@ -107,15 +109,14 @@ impl Programs {
     }
 }
 
-/// Libraries in the output of ldd(1): the name each is looked for by, and where it is.
-fn libraries_in(ldd: &str) -> impl Iterator<Item = (&str, &str)> {
-    ldd.lines().filter_map(|line| {
-        let (line, _address) = line.trim().rsplit_once(" (")?;
-        match line.split_once(" => ") {
-            Some(library) => Some(library),
-            // Without an arrow: the dynamic linker by its path, and the kernel's vDSO, which is in no file.
-            None => line.starts_with('/').then_some((LINKER, line)),
-        }
+/// The name that a library is looked for by.
+fn name_of(library: &Path) -> Result<&str> {
+    let name = library.file_name().and_then(|n| n.to_str());
+    let name = name.with_context(|| format!("{} has no name", library.display()))?;
+    Ok(if name.starts_with("ld-linux") {
+        LINKER
+    } else {
+        name
     })
 }
 
@@ -124,17 +125,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_found_where_ldd_says() {
-        let ldd = "\tlinux-vdso.so.1 (0x00007ffd)\n\
-                   \tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f00)\n\
-                   \t/lib64/ld-linux-x86-64.so.2 (0x00007f01)\n";
-        let found: Vec<_> = libraries_in(ldd).collect();
-        assert_eq!(
-            found,
-            [
-                ("libz.so.1", "/lib/x86_64-linux-gnu/libz.so.1"),
-                ("ld.so", "/lib64/ld-linux-x86-64.so.2")
-            ]
-        );
+    fn the_linker_has_one_name_on_every_host() {
+        let name = |path: &str| name_of(Path::new(path)).unwrap().to_owned();
+        assert_eq!(name("/lib/x86_64-linux-gnu/libz.so.1"), "libz.so.1");
+        assert_eq!(name("/lib64/ld-linux-x86-64.so.2"), LINKER);
     }
 }
