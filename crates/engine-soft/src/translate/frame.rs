@@ -177,7 +177,8 @@ pub fn unused(n: usize) -> Page {
 /// The entry of a jump target that is unused: a linear address that belongs in another one.
 pub fn no_target(n: usize) -> Target {
     Target {
-        linear: (n ^ 1) as u64,
+        // The pages of such small numbers fold into bits 0 and 1 only, so bit 2 keeps it in another entry.
+        linear: (n ^ 4) as u64,
         code: 0,
     }
 }
@@ -202,5 +203,20 @@ impl Frame {
             }
         }
         self.links.fill(u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_belongs_in_an_entry_that_is_unused() {
+        for n in 0..TARGETS {
+            assert_ne!(target_slot(no_target(n).linear), n, "{n:#x}");
+        }
+        for n in 0..TLB_ENTRIES {
+            assert_ne!((unused(n).linear >> 12) as usize % TLB_ENTRIES, n, "{n:#x}");
+        }
     }
 }
